@@ -1,0 +1,147 @@
+"""Every way Argosy fails, as one tree. Errors are raised, never returned.
+
+    ArgosyError                      .code  .status  .retryable
+    ├─ InvalidRequest             400   the caller's fault; never logged above info
+    │   ├─ ContextLengthExceeded
+    │   └─ UnsupportedParameter         we know this parameter and will not pretend to honour it
+    ├─ Unauthorized               401   no key, or a wrong one
+    ├─ Forbidden                  403   a good key without the scope; a Host or Origin that is not ours
+    ├─ NotFound                   404
+    │   └─ ModelNotFound
+    ├─ Conflict                   409
+    ├─ PayloadTooLarge            413
+    ├─ SpecError                  422   a document or a model file is wrong; carries the path in it
+    ├─ Overloaded                 429   retryable; .retry_after_seconds
+    ├─ EngineError                500   this request failed; the engine lives
+    │   └─ EngineDead             503   the replica must be replaced
+    ├─ ArtifactError              502   fetch or verify failed; .retryable tells which
+    └─ DeadlineExceeded           504
+
+A message has three parts: what happened, with which values, what to do now.
+"""
+
+from __future__ import annotations
+
+
+class ArgosyError(Exception):
+    """The root: `except ArgosyError` catches everything Argosy raises on purpose."""
+
+    code = "internal_error"
+    status = 500
+    retryable = False
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class InvalidRequest(ArgosyError):
+    """The request is wrong; sending it again unchanged will fail again. `param` names the field."""
+
+    code = "invalid_request"
+    status = 400
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and answer together do not fit into what the model holds."""
+
+    code = "context_length_exceeded"
+
+
+class UnsupportedParameter(InvalidRequest):
+    """A parameter we know and this model or engine cannot honour."""
+
+    code = "unsupported_parameter"
+
+
+class Unauthorized(ArgosyError):
+    """No API key, or one we do not know."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class Forbidden(ArgosyError):
+    """The key is good but lacks the scope, or the Host or Origin header is not ours."""
+
+    code = "forbidden"
+    status = 403
+
+
+class NotFound(ArgosyError):
+    """The named thing does not exist."""
+
+    code = "not_found"
+    status = 404
+
+
+class ModelNotFound(NotFound):
+    """No model or adapter is served under that name."""
+
+    code = "model_not_found"
+
+
+class Conflict(ArgosyError):
+    """The thing exists already, or changed since it was read."""
+
+    code = "conflict"
+    status = 409
+
+
+class PayloadTooLarge(ArgosyError):
+    """The request body is larger than the server accepts."""
+
+    code = "payload_too_large"
+    status = 413
+
+
+class SpecError(ArgosyError):
+    """A document (a spec, a model file, a template) is wrong. The message carries the path inside it."""
+
+    code = "spec_error"
+    status = 422
+
+
+class Overloaded(ArgosyError):
+    """The queue is full. Nothing was started; try again after `retry_after_seconds`."""
+
+    code = "overloaded"
+    status = 429
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class EngineError(ArgosyError):
+    """This one request failed inside the engine; the engine serves on."""
+
+    code = "engine_error"
+
+
+class EngineDead(EngineError):
+    """The engine cannot serve any more; the replica must be replaced."""
+
+    code = "engine_dead"
+    status = 503
+    retryable = True
+
+
+class ArtifactError(ArgosyError):
+    """A model could not be fetched or verified. `retryable` tells a network fault from a wrong file."""
+
+    code = "artifact_error"
+    status = 502
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class DeadlineExceeded(ArgosyError):
+    """The request did not finish within its deadline."""
+
+    code = "deadline_exceeded"
+    status = 504

@@ -1,0 +1,17 @@
+"""Prompt token ids in, completion token ids out.
+
+Each engine is one file (or folder) behind the `Engine` socket of `core/interfaces.py`, named in the table below and
+imported only when a model needs it. An engine knows nothing of text, HTTP or model names, and engines do not know
+each other. The event loop never runs a forward pass.
+
+Read first: `echo.py`, the smallest engine, whose answers can be computed by hand.
+"""
+
+from __future__ import annotations
+
+ENGINES = {
+    "echo": "argosy.engines.echo:EchoEngine",
+    "openvino": "argosy.engines.openvino.engine:OpenVinoEngine",
+    "transformers": "argosy.engines.transformers:TransformersEngine",
+    "vllm": "argosy.engines.vllm:VllmEngine",
+}
