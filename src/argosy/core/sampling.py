@@ -133,9 +133,7 @@ def _check(params: SamplingParams) -> None:
     _require(params.temperature <= 2, "temperature", params.temperature, "temperature must be in [0, 2]")
     _require(0 < params.top_p <= 1, "top_p", params.top_p, "top_p must be in (0, 1]")
     _require(0 <= params.min_p <= 1, "min_p", params.min_p, "min_p must be in [0, 1]")
-    _require(
-        0 <= params.top_k <= 2**31 - 1, "top_k", params.top_k, "top_k must be 0 (disable), or at least 1"
-    )
+    _require(0 <= params.top_k <= 2**31 - 1, "top_k", params.top_k, "top_k must be 0 (disable), or at least 1")
     for name in ("presence_penalty", "frequency_penalty"):
         value = getattr(params, name)
         _require(-2 <= value <= 2, name, value, f"{name} must be in [-2, 2]")

@@ -19,7 +19,7 @@ class TokenText(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
-    """A piece of one tool call. `id` and `name` come with its first piece only; `arguments` is a piece of JSON."""
+    """A piece of one tool call: `id` and `name` in its first piece only, `arguments` a piece of JSON."""
 
     index: int
     id: str | None = None
@@ -31,7 +31,7 @@ class Delta(msgspec.Struct, frozen=True, kw_only=True):
     """What one step added to one choice. The last delta of a choice, and only it, carries `finish_reason`.
 
     choice: which of the `n` answers. text: printable text, never half a character.
-    finish_reason: stop, length, tool_calls or abort. stop_reason: the stop string or stop token id that ended it.
+    finish_reason: stop, length, tool_calls or abort. stop_reason: the stop string or token id that ended it.
     """
 
     choice: int = 0
