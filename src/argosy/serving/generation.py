@@ -1,0 +1,254 @@
+"""One request being answered: takes a permit, merges the engine's streams, gives everything back on exit.
+
+    async with served_model.generate(prepared) as generation:
+        async for delta in generation:
+            ...
+
+Entering waits for a permit; nothing has been sent to the client yet, so a full queue is still a clean 429. Leaving,
+for whatever reason, closes every engine stream before it returns: a client that goes away costs nothing from then on.
+
+With one answer (nearly always) a delta passes one async generator between the engine and the protocol: no queue, no
+task. With n answers one task per engine stream pumps into a bounded queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from argosy.core.errors import DeadlineExceeded, EngineError
+from argosy.core.generation import GenerateOutput
+from argosy.core.interfaces import Engine
+from argosy.serving.admission import Admission
+from argosy.serving.admission_policy import Ticket
+from argosy.serving.answer import Answer
+from argosy.serving.delta import Delta, Usage
+from argosy.serving.meters import ModelMeters
+from argosy.serving.options import PreparedRequest
+from argosy.serving.timings import Timings
+from argosy.text.tokenizer import Tokenizer
+
+_BUFFERED_PER_ANSWER = 4
+
+
+class Machinery(msgspec.Struct, frozen=True, kw_only=True):
+    """What every generation of one served model shares. `clock` is monotonic, in seconds."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    admission: Admission
+    meters: ModelMeters
+    clock: Callable[[], float]
+
+
+class Generation:
+    """The answers to one prepared request, as an async context manager over an async iterator of `Delta`.
+
+    Cancels: cancelling or leaving aborts every engine stream before `__aexit__` returns, and frees the permit.
+    Raises: on entering Overloaded, DeadlineExceeded; while iterating EngineError, EngineDead, DeadlineExceeded.
+    """
+
+    def __init__(self, prepared: PreparedRequest, machinery: Machinery) -> None:
+        self.usage = Usage(prompt_tokens=prepared.prompt_tokens)
+        self.timings = Timings(arrived=machinery.clock())
+        self.prepared = prepared
+        self._machinery = machinery
+        self._answers = [Answer(index, prepared, machinery.tokenizer) for index in range(len(prepared.requests))]
+        self._ticket = Ticket(
+            principal=prepared.options.principal,
+            sequences=len(prepared.requests),
+            tokens=prepared.prompt_tokens + prepared.max_tokens,
+            priority=prepared.options.priority,
+        )
+        self._deltas: AsyncGenerator[Delta] | None = None
+        self._pumps: _Pumps | None = None
+        self._deadline = _Deadline(prepared.options.deadline_seconds, self.timings.arrived)
+
+    async def __aenter__(self) -> Self:
+        await self._machinery.admission.acquire(self._ticket, self._deadline.at)
+        self.timings.admitted = self._machinery.clock()
+        self._deadline.arm(self._machinery.clock)
+        self._deltas = self._one() if len(self._answers) == 1 else self._several()
+        return self
+
+    def __aiter__(self) -> AsyncIterator[Delta]:
+        if self._deltas is None:
+            raise RuntimeError("a Generation is iterated inside `async with`")
+        return self._deltas
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._deadline.disarm()
+        try:
+            if self._deltas is not None:
+                await self._deltas.aclose()
+            if self._pumps is not None:
+                await self._pumps.stop()
+        finally:
+            self.timings.left = self._machinery.clock()
+            self._machinery.admission.release(self._ticket)
+            self._record(kind)
+
+    async def _one(self) -> AsyncGenerator[Delta]:
+        """The fast path: one answer, no queue, no task."""
+        answer = self._answers[0]
+        deadline = self._deadline
+        async with aclosing(self._machinery.engine.generate(self.prepared.requests[0])) as outputs:
+            while answer.finish_reason is None:
+                deadline.begin_step()
+                try:
+                    output = await anext(outputs, None)
+                except asyncio.CancelledError:
+                    deadline.raise_if_expired()
+                    raise
+                finally:
+                    deadline.end_step()
+                delta = self._push(answer, output)
+                if answer.finish_reason is None:
+                    yield delta
+        yield delta
+
+    async def _several(self) -> AsyncGenerator[Delta]:
+        """Deltas of n answers in the order the engine makes them."""
+        self._pumps = pumps = _Pumps(len(self._answers))
+        await pumps.start([self._pump(index, pumps.queue) for index in range(len(self._answers))])
+        unfinished = len(self._answers)
+        while unfinished:
+            self._deadline.begin_step()
+            try:
+                item = await pumps.queue.get()
+            except asyncio.CancelledError:
+                self._deadline.raise_if_expired()
+                raise
+            finally:
+                self._deadline.end_step()
+            if isinstance(item, BaseException):
+                raise item
+            unfinished -= item.finish_reason is not None
+            yield item
+
+    async def _pump(self, index: int, queue: asyncio.Queue[Delta | BaseException]) -> None:
+        """Move one engine stream into the queue. Cancels: the engine stream is closed."""
+        answer = self._answers[index]
+        try:
+            async with aclosing(self._machinery.engine.generate(self.prepared.requests[index])) as outputs:
+                while answer.finish_reason is None:
+                    delta = self._push(answer, await anext(outputs, None))
+                    if answer.finish_reason is None:
+                        await queue.put(delta)
+            await queue.put(delta)
+        except Exception as error:  # noqa: BLE001  # boundary: carried to the consumer, who raises it
+            await queue.put(error)
+
+    def _push(self, answer: Answer, output: GenerateOutput | None) -> Delta:
+        """Count one engine output and turn it into a delta."""
+        if output is None:
+            raise EngineError("the engine ended its stream without saying why: try the request again")
+        count = len(output.token_ids)
+        if count:
+            self._count(count)
+        if output.num_cached_tokens is not None:
+            self.usage.cached_tokens = output.num_cached_tokens
+        return answer.push(output)
+
+    def _count(self, count: int) -> None:
+        now = self._machinery.clock()
+        timings = self.timings
+        meters = self._machinery.meters
+        if timings.last_token is None:
+            timings.first_token = now
+            meters.prompt_tokens.add(self.usage.prompt_tokens)
+        else:
+            meters.inter_token_latency.observe(now - timings.last_token)
+        timings.last_token = now
+        self.usage.completion_tokens += count
+        meters.generation_tokens.add(count)
+
+    def _record(self, kind: type[BaseException] | None) -> None:
+        """Write the request into the metrics, once, however it ended."""
+        was_cut = kind is None or not issubclass(kind, Exception)
+        unfinished = "abort" if was_cut else "error"
+        reasons = [answer.finish_reason or unfinished for answer in self._answers]
+        self._machinery.meters.record(self.prepared, self.usage, self.timings, reasons)
+
+
+class _Deadline:
+    """Cancels the step in progress once the deadline has passed, and turns that into DeadlineExceeded.
+
+    Only a step of the engine is ever cancelled, never the protocol's own waiting (say, for a slow reader): if the
+    deadline passes outside of a step, the next one fails at once.
+    """
+
+    def __init__(self, seconds: float | None, arrived: float) -> None:
+        self.at = None if seconds is None else arrived + seconds
+        self._seconds = seconds
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._in_step = False
+        self._expired = False
+        self._cancelled = False
+
+    def arm(self, clock: Callable[[], float]) -> None:
+        """Start the timer, if there is a deadline."""
+        if self.at is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(max(self.at - clock(), 0.0), self._expire)
+
+    def disarm(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def begin_step(self) -> None:
+        """The engine is about to be waited for. Raises: DeadlineExceeded if it is too late."""
+        if self._timer is not None:
+            if self._expired:
+                raise self._error()
+            self._task = asyncio.current_task()
+            self._in_step = True
+
+    def end_step(self) -> None:
+        """The wait is over."""
+        self._in_step = False
+
+    def raise_if_expired(self) -> None:
+        """Raise DeadlineExceeded if a cancellation that just arrived was ours and nobody else's."""
+        if self._cancelled and self._task is not None and self._task.uncancel() == 0:
+            raise self._error() from None
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._in_step and self._task is not None:
+            self._cancelled = True
+            self._task.cancel()
+
+    def _error(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"the answer was not finished within {self._seconds:g} s: ask for fewer tokens or allow more time"
+        )
+
+
+class _Pumps:
+    """The tasks behind n > 1: started together, stopped together, never left behind."""
+
+    def __init__(self, count: int) -> None:
+        self.queue: asyncio.Queue[Delta | BaseException] = asyncio.Queue(count * _BUFFERED_PER_ANSWER)
+        self._group = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, pumps: list[Coroutine[Any, Any, None]]) -> None:
+        """Start one task per pump."""
+        await self._group.__aenter__()
+        self._tasks = [self._group.create_task(pump) for pump in pumps]
+
+    async def stop(self) -> None:
+        """Cancel every task and wait until each has closed its engine stream."""
+        for task in self._tasks:
+            task.cancel()
+        await self._group.__aexit__(None, None, None)
