@@ -9,9 +9,20 @@ Read first: `echo.py`, the smallest engine, whose answers can be computed by han
 
 from __future__ import annotations
 
+from argosy.core.model import ModelFiles
+
 ENGINES = {
     "echo": "argosy.engines.echo:EchoEngine",
     "openvino": "argosy.engines.openvino.engine:OpenVinoEngine",
     "transformers": "argosy.engines.transformers:TransformersEngine",
     "vllm": "argosy.engines.vllm:VllmEngine",
 }
+
+# Encoder-decoder checkpoints and files OpenVINO cannot read go to the engine that reads everything.
+DEFAULT_ENGINE = "openvino"
+FALLBACK_ENGINE = "transformers"
+
+
+def default_engine(files: ModelFiles) -> str:
+    """The engine for these files when the user names none."""
+    return FALLBACK_ENGINE if files.info.is_encoder_decoder else DEFAULT_ENGINE

@@ -1,0 +1,272 @@
+"""The Engine socket over the OpenVINO child: submit a request, hand on what each step gains it, abort.
+
+Each request owns a `Stream`: gains of steps wait in a list until its consumer wakes, and are then handed over as one
+output, so a slow reader costs no queue and no more than max_tokens ids. Aborting sends Cancel and waits for the
+child's answer, which comes with the next step, when the KV cache is free.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncGenerator
+
+from argosy.core.engine import EngineInfo, EngineSettings, EngineStats
+from argosy.core.errors import EngineDead, EngineError, SpecError
+from argosy.core.generation import FinishReason, GenerateOutput, GenerateRequest, TokenLogprob
+from argosy.core.model import ModelFiles, ModelFormat
+from argosy.engines.openvino import watchdog
+from argosy.engines.openvino.channel import Channel
+from argosy.engines.openvino.generation_config import FEATURES, generation_config
+from argosy.engines.openvino.messages import Cancel, Event, Failed, Gain, Load, Ready, Report, Submit
+from argosy.engines.openvino.sizing import kv_cache_tokens, require_known_arguments, require_readable
+
+_WATCH_SECONDS = 1.0
+
+
+class Stream:
+    """One request's gains between the child and its consumer."""
+
+    def __init__(self, logprobs_wanted: bool) -> None:
+        self.gains: list[Gain] = []
+        self.has_ended = False
+        self.logprobs_wanted = logprobs_wanted
+        self._waiter: asyncio.Future[None] | None = None
+
+    def push(self, gain: Gain) -> None:
+        """Keep the gain and wake the consumer."""
+        self.gains.append(gain)
+        self.has_ended = self.has_ended or gain.ending is not None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Return once there is a gain. Cancels: nothing is lost."""
+        while not self.gains:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+
+    async def wait_for_end(self) -> None:
+        """Return once the request has ended, its gains thrown away."""
+        while not self.has_ended:
+            self.gains.clear()
+            await self.wait()
+
+    def take(self) -> GenerateOutput:
+        """All gains so far as one output. Raises: EngineError, EngineDead if the request failed."""
+        gains, self.gains = self.gains, []
+        last = gains[-1]
+        if last.ending == "dead":
+            raise EngineDead(last.error or "the engine died")
+        if last.ending == "error":
+            raise EngineError(last.error or "the request failed")
+        if len(gains) == 1:
+            ids = last.token_ids
+            logprobs = last.logprobs
+        else:
+            ids = [token_id for gain in gains for token_id in gain.token_ids]
+            logprobs = [value for gain in gains for value in gain.logprobs or ()]
+        reason = FinishReason(last.ending) if last.ending else None
+        return GenerateOutput(
+            token_ids=tuple(ids),
+            logprobs=_logprobs(ids, logprobs) if self.logprobs_wanted else (),
+            finish_reason=reason,
+            stop_token_id=ids[-1] if reason is FinishReason.STOP and ids else None,
+        )
+
+
+def _logprobs(ids: list[int], values: list[float] | None) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(token_id=token_id, logprob=value) for token_id, value in zip(ids, values or (), strict=True)
+    )
+
+
+class OpenVinoEngine:
+    """Continuous batching on a CPU, in a child process."""
+
+    def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
+        require_known_arguments(settings)
+        require_readable(files)
+        self._files = files
+        self._settings = settings
+        self._max_model_len = min(settings.max_model_len or files.info.max_model_len, files.info.max_model_len)
+        self._channel = Channel(self._on_event, self._on_death)
+        self._streams: dict[int, Stream] = {}
+        self._next_number = 0
+        self._num_scheduled = 0
+        self._kv_cache_usage_ratio = 0.0
+        self._started: asyncio.Future[Ready] | None = None
+        self._ready: Ready | None = None
+        self._death: str | None = None
+        self._is_closed = False
+        self._watch_timer: asyncio.TimerHandle | None = None
+        self._last_message = self._last_progress = watchdog.Pulse(now=0.0, cpu_seconds=0.0)
+
+    @property
+    def info(self) -> EngineInfo:
+        """The engine's facts; complete once started."""
+        ready = self._ready
+        if ready is None:
+            raise EngineError("the engine has not started: await start() first")
+        return EngineInfo(
+            name="openvino",
+            version=ready.version,
+            device=ready.device,
+            max_model_len=min(self._max_model_len, ready.kv_cache_tokens),
+            max_num_seqs=ready.max_num_seqs,
+            features=FEATURES,
+            kv_cache_tokens=ready.kv_cache_tokens,
+        )
+
+    async def start(self) -> None:
+        """Start the child and load. Cancels: leaves nothing running. Raises: EngineError; SpecError."""
+        self._started = asyncio.get_running_loop().create_future()
+        try:
+            await self._channel.open()
+            self._channel.send(
+                Load(
+                    model_path=str(_model_path(self._files)),
+                    architecture=self._files.info.architecture,
+                    digest=self._files.digest,
+                    settings=self._settings,
+                    kv_cache_tokens=kv_cache_tokens(self._files.info, self._settings, self._max_model_len),
+                )
+            )
+            self._ready = await self._started
+        except BaseException:
+            await self.close()
+            raise
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateOutput]:
+        """One sequence. Cancels: aborted, and its cache free, before aclose() returns.
+
+        Raises: EngineError for this request, EngineDead for all.
+        """
+        self._require_alive()
+        self._require_fitting(request)
+        number = self._next_number
+        self._next_number += 1
+        stream = self._streams[number] = Stream(request.sampling.logprobs is not None)
+        self._channel.send(
+            Submit(
+                number=number,
+                prompt_token_ids=request.prompt_token_ids,
+                config=generation_config(request.sampling, fallback_seed=secrets.randbits(31)),
+                constraint=request.sampling.constraint,
+            )
+        )
+        self._watch()
+        try:
+            while not (stream.has_ended and not stream.gains):
+                await stream.wait()
+                yield stream.take()
+        finally:
+            if not stream.has_ended:
+                self._channel.send(Cancel(number=number))
+                await stream.wait_for_end()
+            self._streams.pop(number, None)
+
+    def stats(self) -> EngineStats:
+        """The load after the last step."""
+        num_open = len(self._streams)
+        running = min(self._num_scheduled, num_open)
+        return EngineStats(
+            num_requests_running=running,
+            num_requests_waiting=num_open - running,
+            kv_cache_usage_ratio=self._kv_cache_usage_ratio if num_open else 0.0,
+        )
+
+    async def check_health(self) -> None:
+        """Return if the child answers. Raises: EngineDead."""
+        self._require_alive()
+
+    async def close(self) -> None:
+        """End the child; every open stream ends with EngineDead. Idempotent."""
+        self._is_closed = True
+        if self._watch_timer is not None:
+            self._watch_timer.cancel()
+        self._fail_all("the engine was closed")
+        await self._channel.close()
+
+    def _require_alive(self) -> None:
+        if self._death is not None:
+            raise EngineDead(self._death)
+        if self._is_closed or self._ready is None:
+            raise EngineDead("the engine is not running: start a new one")
+
+    def _require_fitting(self, request: GenerateRequest) -> None:
+        vocab_size = self._files.info.vocab_size
+        if not request.prompt_token_ids:
+            raise EngineError("the prompt has no tokens: send at least one")
+        if not 0 <= min(request.prompt_token_ids) <= max(request.prompt_token_ids) < vocab_size:
+            raise EngineError(f"a prompt token id is outside the model's vocabulary of {vocab_size}")
+        if request.adapter is not None:
+            raise EngineError("the openvino engine serves no adapters: merge it into the model, or use vllm")
+
+    def _on_event(self, event: Event) -> None:
+        now = asyncio.get_running_loop().time()
+        self._last_message = watchdog.Pulse(now=now, cpu_seconds=self._last_message.cpu_seconds)
+        if isinstance(event, Report):
+            self._num_scheduled = event.num_scheduled
+            self._kv_cache_usage_ratio = event.kv_cache_usage_ratio
+            streams = self._streams
+            for gain in event.gains:
+                stream = streams.get(gain.number)
+                if stream is not None:
+                    stream.push(gain)
+        elif isinstance(event, Ready):
+            if self._started is not None and not self._started.done():
+                self._started.set_result(event)
+        else:
+            self._on_failed(event)
+
+    def _on_failed(self, event: Failed) -> None:
+        if self._started is not None and not self._started.done():
+            kind = SpecError if event.is_spec_error else EngineError
+            self._started.set_exception(kind(f"the model cannot be loaded: {event.message}"))
+        else:
+            self._on_death(event.message)
+
+    def _on_death(self, reason: str) -> None:
+        self._death = self._death or f"the engine died: {reason}: restart the server"
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(EngineDead(self._death))
+        self._fail_all(self._death)
+
+    def _fail_all(self, reason: str) -> None:
+        for number, stream in self._streams.items():
+            if not stream.has_ended:
+                stream.push(Gain(number, [], None, "dead", reason))
+
+    def _watch(self) -> None:
+        """Look after the child while it owes answers. F-04."""
+        if self._watch_timer is None and not self._is_closed and self._death is None:
+            loop = asyncio.get_running_loop()
+            self._last_message = self._last_progress = self._pulse(loop.time())
+            self._watch_timer = loop.call_later(_WATCH_SECONDS, self._look)
+
+    def _look(self) -> None:
+        self._watch_timer = None
+        if not self._streams or self._is_closed or self._death is not None:
+            return
+        loop = asyncio.get_running_loop()
+        pulse = self._pulse(loop.time())
+        if watchdog.has_progressed(self._last_progress, pulse):
+            self._last_progress = pulse
+        reason = watchdog.hang_reason(self._last_message, self._last_progress, pulse)
+        if reason is not None:
+            self._channel.kill()
+            self._on_death(f"its process hung ({reason}) and was killed")
+            return
+        self._watch_timer = loop.call_later(_WATCH_SECONDS, self._look)
+
+    def _pulse(self, now: float) -> watchdog.Pulse:
+        stat = watchdog.read_stat(self._channel.pid) if self._channel.pid else None
+        # Without /proc there is no CPU time to see: count the child as working and rely on the step's time limit.
+        spent = watchdog.cpu_seconds(stat, os.sysconf("SC_CLK_TCK")) if stat else now
+        return watchdog.Pulse(now=now, cpu_seconds=spent)
+
+
+def _model_path(files: ModelFiles) -> object:
+    return files.weights[0] if files.format is ModelFormat.GGUF else files.root

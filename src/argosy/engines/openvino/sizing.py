@@ -1,0 +1,62 @@
+"""What this machine and model allow: cache size, known options, readable files."""
+
+from __future__ import annotations
+
+import os
+
+from argosy.core.engine import EngineSettings
+from argosy.core.errors import SpecError
+from argosy.core.model import ModelFiles, ModelFormat, ModelInfo
+
+# Source: openvino.genai, gguf_modeling.cpp (create_from_gguf): other architectures are refused there after reading
+# the whole file.
+GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
+KNOWN_ARGUMENTS = ("kv_cache_precision", "prompt_lookup")
+# Enough for 32 conversations of 1,024 tokens beside one of the model's full length; small enough for a laptop.
+_DEFAULT_CONVERSATIONS = 32
+_DEFAULT_CONVERSATION_TOKENS = 1024
+_MEMORY_SHARE = 0.4
+# Keys and values as unsigned bytes, with a scale and a zero point (float32) per head and token.
+_U8_OVERHEAD_BYTES = 8
+
+
+def kv_bytes_per_token(info: ModelInfo) -> int:
+    """Bytes of OpenVINO's u8 KV cache for one token. Source: openvino, CPU plug-in, paged attention (u8 by channel)."""
+    return info.kv_bytes_per_token(1) + 2 * info.num_kv_heads * info.num_layers * _U8_OVERHEAD_BYTES
+
+
+def kv_cache_tokens(info: ModelInfo, settings: EngineSettings, max_model_len: int) -> int:
+    """How many tokens the KV cache should hold."""
+    per_token = kv_bytes_per_token(info)
+    if settings.kv_cache_bytes is not None:
+        return settings.kv_cache_bytes // per_token
+    wanted = max_model_len + _DEFAULT_CONVERSATIONS * _DEFAULT_CONVERSATION_TOKENS
+    affordable = int(_total_memory_bytes() * _MEMORY_SHARE) // per_token
+    return min(wanted, affordable)
+
+
+def require_known_arguments(settings: EngineSettings) -> None:
+    """Raises: SpecError naming what the engine does not know."""
+    unknown = sorted(set(settings.engine_args) - set(KNOWN_ARGUMENTS))
+    if unknown:
+        raise SpecError(f"engine_args {', '.join(unknown)}: the openvino engine knows {', '.join(KNOWN_ARGUMENTS)}")
+
+
+def require_readable(files: ModelFiles) -> None:
+    """Raises: SpecError if OpenVINO cannot read these files, with the remedy. Before any native code sees them."""
+    if files.format is ModelFormat.SAFETENSORS:
+        raise SpecError(
+            f"{files.ref} is a safetensors checkpoint: the openvino engine reads GGUF and OpenVINO files; "
+            "convert it once with `argosy convert`, or use the transformers engine"
+        )
+    architecture = files.info.architecture
+    if files.format is ModelFormat.GGUF and architecture not in GGUF_ARCHITECTURES:
+        raise SpecError(
+            f"{files.ref} is a GGUF file of architecture {architecture!r}: the openvino engine reads GGUF files of "
+            f"{', '.join(GGUF_ARCHITECTURES)}; use the model's safetensors checkpoint instead, converted once with "
+            "`argosy convert`, or the transformers engine"
+        )
+
+
+def _total_memory_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
