@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -23,6 +24,8 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
+)
+from prometheus_client.core import (
     Metric as Family,
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -208,7 +211,8 @@ class Histogram:
         yield "+Inf", running + self.counts[-1]
 
 
-Cell = Counter | Gauge | Histogram
+_Cell = TypeVar("_Cell", Counter, Gauge, Histogram)
+_Cells = dict[str, dict[tuple[str, ...], _Cell]]
 
 
 class Metrics:
@@ -216,7 +220,9 @@ class Metrics:
 
     def __init__(self, table: Iterable[Metric] = METRICS) -> None:
         self._table = {metric.name: metric for metric in table}
-        self._cells: dict[str, dict[tuple[str, ...], Cell]] = {name: {} for name in self._table}
+        self._counters: _Cells[Counter] = {}
+        self._gauges: _Cells[Gauge] = {}
+        self._histograms: _Cells[Histogram] = {}
         self._hooks: list[Callable[[], None]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)  # type: ignore[arg-type]  # duck-typed by prometheus-client
@@ -226,21 +232,15 @@ class Metrics:
 
     def counter(self, name: str, *labels: str) -> Counter:
         """The counter of this name and these label values, made on first use."""
-        cell = self._cell(name, labels)
-        assert isinstance(cell, Counter)
-        return cell
+        return self._cell(self._counters, name, labels, Counter)
 
     def gauge(self, name: str, *labels: str) -> Gauge:
         """The gauge of this name and these label values, made on first use."""
-        cell = self._cell(name, labels)
-        assert isinstance(cell, Gauge)
-        return cell
+        return self._cell(self._gauges, name, labels, Gauge)
 
     def histogram(self, name: str, *labels: str) -> Histogram:
         """The histogram of this name and these label values, made on first use."""
-        cell = self._cell(name, labels)
-        assert isinstance(cell, Histogram)
-        return cell
+        return self._cell(self._histograms, name, labels, lambda: Histogram(self._table[name].buckets))
 
     def before_scrape(self, hook: Callable[[], None]) -> None:
         """Call `hook` each time before values are read."""
@@ -254,38 +254,38 @@ class Metrics:
 
     def collect(self) -> Iterator[Family]:
         """Called by prometheus-client: one family per metric that has cells."""
-        for name, cells in self._cells.items():
-            if cells:
-                yield _family(self._table[name], cells)
+        for metric in self._table.values():
+            if cells := self._histograms.get(metric.name):
+                yield _histogram_family(metric, cells)
+            elif counters := self._counters.get(metric.name):
+                yield _value_family(CounterMetricFamily(metric.name, metric.help, labels=metric.labels), counters)
+            elif gauges := self._gauges.get(metric.name):
+                yield _value_family(GaugeMetricFamily(metric.name, metric.help, labels=metric.labels), gauges)
 
-    def _cell(self, name: str, labels: tuple[str, ...]) -> Cell:
-        cells = self._cells[name]
-        cell = cells.get(labels)
+    def _cell(self, cells: _Cells[_Cell], name: str, labels: tuple[str, ...], make: Callable[[], _Cell]) -> _Cell:
+        series = cells.setdefault(name, {})
+        cell = series.get(labels)
         if cell is None:
             metric = self._table[name]
-            assert len(labels) == len(metric.labels), f"{name} has labels {metric.labels}, got {labels}"
-            if len(cells) >= _MAX_SERIES:
+            if len(labels) != len(metric.labels):
+                raise ValueError(f"{name} has labels {metric.labels}, got {labels}")
+            if len(series) >= _MAX_SERIES:
                 labels = ("other",) * len(labels)
-            cell = cells.setdefault(labels, _new_cell(metric))
+            cell = series.setdefault(labels, make())
         return cell
 
 
-def _new_cell(metric: Metric) -> Cell:
-    if metric.kind is MetricKind.HISTOGRAM:
-        return Histogram(metric.buckets)
-    return Counter() if metric.kind is MetricKind.COUNTER else Gauge()
-
-
-def _family(metric: Metric, cells: dict[tuple[str, ...], Cell]) -> Family:
-    if metric.kind is MetricKind.HISTOGRAM:
-        histogram = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-        for labels, cell in cells.items():
-            if isinstance(cell, Histogram):
-                histogram.add_metric([*labels], [*cell.cumulative()], sum_value=cell.total)
-        return histogram
-    kind = CounterMetricFamily if metric.kind is MetricKind.COUNTER else GaugeMetricFamily
-    family = kind(metric.name, metric.help, labels=metric.labels)
+def _histogram_family(metric: Metric, cells: dict[tuple[str, ...], Histogram]) -> Family:
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
     for labels, cell in cells.items():
-        if not isinstance(cell, Histogram):
-            family.add_metric([*labels], cell.value)
+        family.add_metric([*labels], [*cell.cumulative()], sum_value=cell.total)
+    return family
+
+
+def _value_family(
+    family: CounterMetricFamily | GaugeMetricFamily,
+    cells: dict[tuple[str, ...], Counter] | dict[tuple[str, ...], Gauge],
+) -> Family:
+    for labels, cell in cells.items():
+        family.add_metric([*labels], cell.value)
     return family

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from argosy.core.errors import DeadlineExceeded, Overloaded
+from argosy.core.errors import ArgosyError, DeadlineExceeded, Overloaded
 from argosy.serving.admission_policy import (
     AdmissionLimits,
     AdmissionQueue,
@@ -64,6 +64,13 @@ class Admission:
         self._queue.release(ticket)
         self._rate.finished(self._clock())
         self._wake()
+
+    def refuse_waiting(self, error: ArgosyError) -> None:
+        """Tell everyone who waits that they wait in vain."""
+        for ticket, waiter in self._waiters.items():
+            if not waiter.done():
+                self._queue.leave(ticket)
+                waiter.set_exception(error)
 
     async def _wait(self, ticket: Ticket, deadline: float | None) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

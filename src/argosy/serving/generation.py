@@ -21,7 +21,7 @@ from typing import Any, Self
 
 import msgspec
 
-from argosy.core.errors import DeadlineExceeded, EngineError
+from argosy.core.errors import ArgosyError, DeadlineExceeded, EngineError
 from argosy.core.generation import GenerateOutput
 from argosy.core.interfaces import Engine
 from argosy.serving.admission import Admission
@@ -44,6 +44,7 @@ class Machinery(msgspec.Struct, frozen=True, kw_only=True):
     admission: Admission
     meters: ModelMeters
     clock: Callable[[], float]
+    running: set[Generation]
 
 
 class Generation:
@@ -67,12 +68,16 @@ class Generation:
         )
         self._deltas: AsyncGenerator[Delta] | None = None
         self._pumps: _Pumps | None = None
-        self._deadline = _Deadline(prepared.options.deadline_seconds, self.timings.arrived)
+        self._interrupt = _Interrupt()
 
     async def __aenter__(self) -> Self:
-        await self._machinery.admission.acquire(self._ticket, self._deadline.at)
-        self.timings.admitted = self._machinery.clock()
-        self._deadline.arm(self._machinery.clock)
+        seconds = self.prepared.options.deadline_seconds
+        deadline = None if seconds is None else self.timings.arrived + seconds
+        await self._machinery.admission.acquire(self._ticket, deadline)
+        self.timings.admitted = now = self._machinery.clock()
+        if deadline is not None:
+            self._interrupt.at(deadline - now, _too_late(seconds))
+        self._machinery.running.add(self)
         self._deltas = self._one() if len(self._answers) == 1 else self._several()
         return self
 
@@ -84,7 +89,8 @@ class Generation:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._deadline.disarm()
+        self._interrupt.disarm()
+        self._machinery.running.discard(self)
         try:
             if self._deltas is not None:
                 await self._deltas.aclose()
@@ -95,20 +101,24 @@ class Generation:
             self._machinery.admission.release(self._ticket)
             self._record(kind)
 
+    def interrupt(self, error: ArgosyError) -> None:
+        """End the answers with `error`, which the iteration raises."""
+        self._interrupt.now(error)
+
     async def _one(self) -> AsyncGenerator[Delta]:
         """The fast path: one answer, no queue, no task."""
         answer = self._answers[0]
-        deadline = self._deadline
+        interrupt = self._interrupt
         async with aclosing(self._machinery.engine.generate(self.prepared.requests[0])) as outputs:
             while answer.finish_reason is None:
-                deadline.begin_step()
+                interrupt.begin_step()
                 try:
                     output = await anext(outputs, None)
                 except asyncio.CancelledError:
-                    deadline.raise_if_expired()
+                    interrupt.explain(asyncio.current_task())
                     raise
                 finally:
-                    deadline.end_step()
+                    interrupt.end_step()
                 delta = self._push(answer, output)
                 if answer.finish_reason is None:
                     yield delta
@@ -120,14 +130,14 @@ class Generation:
         await pumps.start([self._pump(index, pumps.queue) for index in range(len(self._answers))])
         unfinished = len(self._answers)
         while unfinished:
-            self._deadline.begin_step()
+            self._interrupt.begin_step()
             try:
                 item = await pumps.queue.get()
             except asyncio.CancelledError:
-                self._deadline.raise_if_expired()
+                self._interrupt.explain(asyncio.current_task())
                 raise
             finally:
-                self._deadline.end_step()
+                self._interrupt.end_step()
             if isinstance(item, BaseException):
                 raise item
             unfinished -= item.finish_reason is not None
@@ -178,60 +188,59 @@ class Generation:
         self._machinery.meters.record(self.prepared, self.usage, self.timings, reasons)
 
 
-class _Deadline:
-    """Cancels the step in progress once the deadline has passed, and turns that into DeadlineExceeded.
+def _too_late(seconds: float | None) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the answer was not finished within {seconds:g} s: ask for fewer tokens or allow more time"
+    )
 
-    Only a step of the engine is ever cancelled, never the protocol's own waiting (say, for a slow reader): if the
-    deadline passes outside of a step, the next one fails at once.
+
+class _Interrupt:
+    """Ends a generation from outside with an error: its deadline passed, or the server must stop.
+
+    Only a step of the engine is ever cancelled, never the protocol's own waiting (say, for a slow reader): outside
+    of a step, the next one fails at once.
     """
 
-    def __init__(self, seconds: float | None, arrived: float) -> None:
-        self.at = None if seconds is None else arrived + seconds
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[object] | None = None
-        self._in_step = False
-        self._expired = False
-        self._cancelled = False
+        self._task: asyncio.Task[Any] | None = None
+        self._error: ArgosyError | None = None
+        self._is_cancelling = False
 
-    def arm(self, clock: Callable[[], float]) -> None:
-        """Start the timer, if there is a deadline."""
-        if self.at is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(self.at - clock(), 0.0), self._expire)
+    def at(self, seconds_from_now: float, error: ArgosyError) -> None:
+        """Interrupt with `error` later."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(seconds_from_now, 0.0), self.now, error)
+
+    def now(self, error: ArgosyError) -> None:
+        """Interrupt with `error`; the first one counts."""
+        if self._error is None:
+            self._error = error
+            if self._task is not None:
+                self._is_cancelling = True
+                self._task.cancel()
 
     def disarm(self) -> None:
-        """Stop the timer."""
+        """Forget the deadline."""
         if self._timer is not None:
             self._timer.cancel()
 
     def begin_step(self) -> None:
-        """The engine is about to be waited for. Raises: DeadlineExceeded if it is too late."""
-        if self._timer is not None:
-            if self._expired:
-                raise self._error()
-            self._task = asyncio.current_task()
-            self._in_step = True
+        """The engine is about to be waited for. Raises: the error, if interrupted before."""
+        if self._error is not None:
+            raise self._error
+        self._task = asyncio.current_task()
 
     def end_step(self) -> None:
         """The wait is over."""
-        self._in_step = False
+        self._task = None
 
-    def raise_if_expired(self) -> None:
-        """Raise DeadlineExceeded if a cancellation that just arrived was ours and nobody else's."""
-        if self._cancelled and self._task is not None and self._task.uncancel() == 0:
-            raise self._error() from None
-
-    def _expire(self) -> None:
-        self._expired = True
-        if self._in_step and self._task is not None:
-            self._cancelled = True
-            self._task.cancel()
-
-    def _error(self) -> DeadlineExceeded:
-        return DeadlineExceeded(
-            f"the answer was not finished within {self._seconds:g} s: ask for fewer tokens or allow more time"
-        )
+    def explain(self, task: asyncio.Task[Any] | None) -> None:
+        """Raise the error instead of a cancellation that was ours and nobody else's."""
+        if self._is_cancelling and self._error is not None and task is not None:
+            self._is_cancelling = False
+            if task.uncancel() == 0:
+                raise self._error from None
 
 
 class _Pumps:

@@ -11,7 +11,7 @@ import msgspec
 
 from argosy.core.adapter import Adapter
 from argosy.core.engine import EngineInfo, EngineStats
-from argosy.core.errors import ContextLengthExceeded, InvalidRequest, UnsupportedParameter
+from argosy.core.errors import ArgosyError, ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from argosy.core.interfaces import EmbeddingSupport, Engine
 from argosy.core.model import ModelInfo
 from argosy.observe.metrics import Metrics
@@ -65,9 +65,13 @@ class ServedModel:
         *,
         metrics: Metrics,
         limits: AdmissionLimits | None = None,
+        deadline_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`engine` has been started. Units: clock in seconds, monotonic (F-11)."""
+        """`engine` has been started. deadline_seconds: for requests that bring none, and the most they may bring.
+
+        Units: clock in seconds, monotonic (F-11).
+        """
         self.name = identity.name
         self.info = identity.info
         self.created = identity.created
@@ -76,6 +80,7 @@ class ServedModel:
         self.engine_info: EngineInfo = engine.info
         self.max_model_len = engine.info.max_model_len
         self._engine = engine
+        self._deadline_seconds = deadline_seconds
         self._tokenizer = language.tokenizer
         self._template = language.chat_template
         source = language.tokenizer.chat_template if language.chat_template else None
@@ -101,6 +106,7 @@ class ServedModel:
             admission=self._admission,
             meters=meters,
             clock=clock,
+            running=set(),
         )
         metrics.before_scrape(self._sample)
 
@@ -138,6 +144,12 @@ class ServedModel:
     def generate(self, prepared: PreparedRequest) -> Generation:
         """The answers to a prepared request; nothing happens before it is entered."""
         return Generation(prepared, self._machinery)
+
+    def abort_all(self, error: ArgosyError) -> None:
+        """End every running and waiting request with `error`: the last resort of a shutdown. Never blocks."""
+        self._admission.refuse_waiting(error)
+        for generation in list(self._machinery.running):
+            generation.interrupt(error)
 
     async def tokenize(self, prompt: str, *, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text."""

@@ -1,0 +1,31 @@
+"""Which request this is: ids accepted from callers only if well-formed, and carried to every log line.
+
+Source: W3C Trace Context (traceparent: `00-<32 hex>-<16 hex>-<2 hex>`, ids not all zero).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from contextvars import ContextVar
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+current_request_id: ContextVar[str] = ContextVar("argosy_request_id", default="")
+current_traceparent: ContextVar[str] = ContextVar("argosy_traceparent", default="")
+
+
+def request_id_from(header: str | None) -> str:
+    """The caller's id if it is safe to log and to echo, else a new one."""
+    if header is not None and _REQUEST_ID.fullmatch(header):
+        return header
+    return secrets.token_hex(16)
+
+
+def traceparent_from(header: str | None) -> str:
+    """The caller's trace with a span id of our own, or "" if there is none or it is malformed."""
+    if header is None or not _TRACEPARENT.fullmatch(header):
+        return ""
+    version, trace_id, _, flags = header.split("-")
+    return f"{version}-{trace_id}-{secrets.token_hex(8)}-{flags}"

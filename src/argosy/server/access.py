@@ -1,0 +1,164 @@
+"""Who may come in: Host, Origin, key, scope, content type. Pure functions of a request's head.
+
+Deny by default: with a key set, every path but the probes needs one, whether a route exists there or not (D-15).
+A browser is a confused deputy: it sends what a page from elsewhere tells it to. So on a loopback bind only our own
+Host names are answered (DNS rebinding), a foreign Origin is refused, and bodies must be JSON (D-17).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import socket
+from collections.abc import Iterable
+
+import msgspec
+
+from argosy.core.errors import Forbidden, InvalidRequest, Unauthorized
+from argosy.core.principal import Principal, Scope
+from argosy.core.serve_spec import ServeSpec
+from argosy.server.api_keys import ApiKeys
+
+PROBES = frozenset({"/livez", "/readyz", "/health", "/ping"})
+_SCOPES = {"/metrics": Scope.METRICS, "/load": Scope.METRICS}
+_EVERYONE = Principal()
+_UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+
+Head = dict[bytes, bytes]
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules of one server. any_host: do not check Host (a key protects, or the caller gave no list)."""
+
+    keys: ApiKeys
+    hosts: frozenset[str]
+    any_host: bool
+    ip_hosts: bool
+    origins: frozenset[str]
+
+
+def door_for(spec: ServeSpec, keys: ApiKeys) -> Door:
+    """The rules that follow from a spec.
+
+    With a list of hosts, only those. Else on a loopback bind, or without keys, our own names (and bare addresses,
+    which no DNS answer can forge); else any, because a rebinding page has no key.
+    """
+    own = {"localhost", spec.host.lower(), socket.gethostname().lower()}
+    listed = {host.lower() for host in spec.allowed_hosts}
+    return Door(
+        keys=keys,
+        hosts=frozenset(listed | own),
+        any_host=not listed and bool(keys) and not spec.is_loopback,
+        ip_hosts=not listed or not spec.is_loopback,
+        origins=frozenset(spec.allowed_origins),
+    )
+
+
+def single(headers: Iterable[tuple[bytes, bytes]]) -> Head:
+    """Headers as a mapping. Raises: InvalidRequest if one that decides about access comes twice."""
+    head: Head = {}
+    for name, value in headers:
+        if name in head and name in (b"host", b"authorization", b"origin", b"content-type"):
+            raise InvalidRequest(f"header {name.decode()} came twice: send it once")
+        head[name] = value
+    return head
+
+
+def check_host(head: Head, door: Door) -> None:
+    """Answer only to our own names. Raises: Forbidden."""
+    host = head.get(b"host")
+    if door.any_host or host is None:
+        return
+    name = _host_name(host.decode("latin-1"))
+    if name in door.hosts or (door.ip_hosts and _is_address(name)):
+        return
+    raise Forbidden(
+        f"host {name[:100]!r} is not served here: call the server by its own address, "
+        "or start it with --allowed-host NAME"
+    )
+
+
+def check_origin(head: Head, door: Door) -> str | None:
+    """The web origin to grant access to, if a page from a permitted elsewhere calls. Raises: Forbidden."""
+    sent = head.get(b"origin")
+    if sent is None:
+        return None
+    origin = sent.decode("latin-1")
+    host = head.get(b"host", b"").decode("latin-1")
+    if origin in (f"http://{host}", f"https://{host}"):
+        return None
+    if origin in door.origins:
+        return origin
+    raise Forbidden(
+        f"pages of origin {origin[:100]!r} may not call this server: start it with --allowed-origin {origin[:100]}"
+    )
+
+
+def authenticate(path: str, head: Head, door: Door) -> Principal:
+    """Who is calling. Raises: Unauthorized without a good key, Forbidden if it lacks the scope."""
+    if not door.keys or path in PROBES:
+        return _EVERYONE
+    presented = presented_key(head.get(b"authorization", b"").decode("latin-1"))
+    if presented is None:
+        raise Unauthorized("this server needs an API key: send the header 'Authorization: Bearer KEY'")
+    principal = door.keys.principal(presented)
+    if principal is None:
+        raise Unauthorized("this API key is not known here: check it, or create one with `argosy keys create`")
+    scope = _SCOPES.get(path, Scope.INFER)
+    if not principal.may(scope):
+        raise Forbidden(f"key {principal.name!r} lacks the scope {scope.value!r}: use a key that has it")
+    return principal
+
+
+def presented_key(authorization: str) -> str | None:
+    """The key in an Authorization header: `Bearer KEY`, or `Basic` with the key as password (what browsers send).
+
+    Source: RFC 9110 §11.1 (schemes are case-insensitive), RFC 6750, RFC 7617.
+    """
+    scheme, _, value = authorization.partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return value
+    if scheme.lower() == "basic":
+        try:
+            pair = base64.b64decode(value, validate=True).decode("utf-8")
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        return pair.partition(":")[2] or None
+    return None
+
+
+def check_content(method: str, head: Head, max_body_bytes: int) -> int | None:
+    """The declared length of the body, checked; None if it comes in chunks.
+
+    A body must be JSON: the content types a foreign page can send without asking first are refused (D-17).
+    Raises: InvalidRequest.
+    """
+    length = head.get(b"content-length")
+    declared = None if length is None else int(length)
+    has_body = bool(declared) or b"transfer-encoding" in head
+    if method in _UNSAFE and has_body:
+        kind = head.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
+        if kind != b"application/json":
+            raise InvalidRequest(
+                f"Unsupported Media Type: only 'application/json' is read here, got {kind.decode('latin-1')[:64]!r}: "
+                "send the header 'Content-Type: application/json'",
+                param="content-type",
+            )
+    return declared if declared is not None or has_body else 0
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, without port and brackets."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0].lower()
+    return host.rpartition(":")[0].lower() if host.count(":") == 1 else host.lower()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""API keys: created once, shown once, kept as SHA-256 digests in a file only its owner can read.
+
+A key carries 256 random bits, so a plain fast hash is enough: there is nothing to guess, and each request costs one
+hash. (Slow hashes are for passwords, which people choose.) Every stored digest is compared in constant time.
+Imported by `argosy keys` as well; knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from argosy.core.errors import Conflict, NotFound, SpecError
+from argosy.core.model import require_name
+from argosy.core.principal import Principal, Scope
+
+_PREFIX = "ak-"
+_KEY_BYTES = 32
+
+
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of the key file. sha256: hex digest of the key. created: unix seconds."""
+
+    name: str
+    sha256: str
+    scopes: tuple[Scope, ...] = (Scope.INFER,)
+    created: int = 0
+
+
+class KeyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    keys: tuple[StoredKey, ...] = ()
+
+
+class ApiKeys:
+    """The keys a server accepts. Empty: everyone is welcome, and nobody has a name."""
+
+    def __init__(self, keys: Iterable[StoredKey] = ()) -> None:
+        self._keys = [
+            (bytes.fromhex(key.sha256), Principal(name=key.name, scopes=frozenset(key.scopes))) for key in keys
+        ]
+
+    def __bool__(self) -> bool:
+        """Whether callers need a key."""
+        return bool(self._keys)
+
+    def principal(self, presented: str) -> Principal | None:
+        """Whose key this is. Takes the same time whichever digest matches, or none."""
+        digest = hashlib.sha256(presented.encode("utf-8", "surrogateescape")).digest()
+        found: Principal | None = None
+        for known, principal in self._keys:
+            if hmac.compare_digest(known, digest):
+                found = principal
+        return found
+
+
+def digest_of(key: str) -> str:
+    """What is stored of a key."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def plain_keys(keys: Iterable[str]) -> list[StoredKey]:
+    """Keys given on the command line: all scopes, numbered names."""
+    return [
+        StoredKey(name=f"key-{number}", sha256=digest_of(key), scopes=tuple(Scope))
+        for number, key in enumerate(keys, start=1)
+    ]
+
+
+def read_keys(path: Path) -> KeyFile:
+    """The keys in a file. Raises: SpecError if it is missing, malformed, or readable by others."""
+    try:
+        content = path.read_bytes()
+        mode = path.stat().st_mode
+    except OSError as exc:
+        raise SpecError(
+            f"API key file {path} cannot be read ({exc.strerror}): create one with "
+            f"`argosy keys create NAME --file {path}`"
+        ) from exc
+    if mode & 0o077:
+        raise SpecError(f"API key file {path} is open to other users: run `chmod 600 {path}`")
+    try:
+        stored = msgspec.json.decode(content, type=KeyFile)
+        for key in stored.keys:
+            if len(bytes.fromhex(key.sha256)) != hashlib.sha256().digest_size:
+                raise ValueError(f"key {key.name!r} has no SHA-256 digest")
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise SpecError(f"API key file {path} is malformed: {exc}: create it again with `argosy keys`") from exc
+    return stored
+
+
+def create_key(path: Path, name: str, scopes: tuple[Scope, ...]) -> str:
+    """Add a key to the file, which is made if absent, and return the key itself: it cannot be shown again.
+
+    Raises: Conflict if the name is taken; InvalidRequest if it is no name; SpecError.
+    """
+    require_name(name, "key name")
+    stored = read_keys(path) if path.exists() else KeyFile()
+    if any(key.name == name for key in stored.keys):
+        raise Conflict(f"{path} has a key named {name!r} already: revoke it first, or choose another name")
+    key = _PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+    added = StoredKey(name=name, sha256=digest_of(key), scopes=scopes, created=int(time.time()))
+    _write(path, KeyFile(keys=(*stored.keys, added)))
+    return key
+
+
+def revoke_key(path: Path, name: str) -> None:
+    """Take a key out of the file; a running server forgets it when it restarts. Raises: NotFound, SpecError."""
+    stored = read_keys(path)
+    kept = tuple(key for key in stored.keys if key.name != name)
+    if len(kept) == len(stored.keys):
+        names = ", ".join(key.name for key in kept) or "none"
+        raise NotFound(f"{path} has no key named {name!r}: it has {names}")
+    _write(path, KeyFile(keys=kept))
+
+
+def _write(path: Path, stored: KeyFile) -> None:
+    """Replace the file in one step; it is never open to others, not even for a moment."""
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as exc:
+        raise SpecError(f"API key file {path} cannot be written ({exc.strerror}): choose another --file") from exc
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(stored), indent=2) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)

@@ -1,0 +1,252 @@
+"""The first and last thing a request meets: one ASGI application around the routes, one wrapper around `send`.
+
+In one pass: request id and trace, who may come in (`access.py`), whether the replica takes requests, the size of the
+body, errors into responses, security headers, metrics, access log. One class instead of a stack of middlewares,
+because each layer would cost every token of every stream a hop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Router
+from starlette.types import Message, Receive, Scope, Send
+
+from argosy.core.errors import ArgosyError, EngineDead, PayloadTooLarge, Unauthorized
+from argosy.observe.metrics import Metrics
+from argosy.observe.trace import (
+    current_request_id,
+    current_traceparent,
+    request_id_from,
+    traceparent_from,
+)
+from argosy.server import access
+from argosy.server.replica import Phase, Replica
+
+logger = logging.getLogger("argosy.access")
+
+ErrorResponse = Callable[[Exception, Request], Response]
+
+_SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_STRICT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules at the edge."""
+
+    door: access.Door
+    max_body_bytes: int
+    access_log: bool
+    error_response: ErrorResponse
+
+
+class Edge:
+    """The ASGI application of a replica. Cancels: the request's own cancellation passes through, counted."""
+
+    def __init__(self, router: Router, replica: Replica, metrics: Metrics, settings: EdgeSettings) -> None:
+        self._router = router
+        self._replica = replica
+        self._metrics = metrics
+        self._settings = settings
+        self._paths = frozenset(getattr(route, "path", "") for route in router.routes)
+        self._in_flight = metrics.gauge("argosy_http_requests_in_flight")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever it is."""
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(scope, receive, send)
+        is_probe = scope["path"] in access.PROBES
+        if not is_probe:
+            self._replica.enter()
+            self._in_flight.add(1)
+        try:
+            await self._answer(exchange, is_probe=is_probe)
+        finally:
+            if not is_probe:
+                self._in_flight.add(-1)
+                self._replica.leave()
+            self._account(exchange)
+
+    async def _answer(self, exchange: Exchange, *, is_probe: bool) -> None:
+        scope = exchange.scope
+        try:
+            response = self._admit(exchange, is_probe=is_probe)
+            if response is None:
+                await self._router(scope, exchange.receive_body, exchange.send)
+                return
+            await response(scope, exchange.receive, exchange.send)
+        except Exception as error:  # boundary: the HTTP edge, every error becomes a response
+            if isinstance(error, EngineDead):
+                self._replica.die(error.message)
+            if exchange.status:
+                raise
+            await self._refuse(exchange, error)
+
+    def _admit(self, exchange: Exchange, *, is_probe: bool) -> Response | None:
+        """Check who comes and what they bring; a response if that is all there is to say."""
+        scope, settings = exchange.scope, self._settings
+        exchange.identify(dict(scope["headers"]))
+        head = access.single(scope["headers"])
+        access.check_host(head, settings.door)
+        exchange.granted_origin = access.check_origin(head, settings.door)
+        if exchange.granted_origin and scope["method"] == "OPTIONS":
+            return preflight()
+        principal = access.authenticate(scope["path"], head, settings.door)
+        if not is_probe and self._replica.phase is not Phase.READY and _needs_model(scope["path"]):
+            exchange.must_close = True
+            return unavailable(self._replica)
+        length = access.check_content(scope["method"], head, settings.max_body_bytes)
+        exchange.limit_body(length, settings.max_body_bytes)
+        state = scope.setdefault("state", {})
+        state["request_id"] = exchange.request_id
+        state["principal"] = principal.name
+        scope["app"] = self
+        return None
+
+    async def _refuse(self, exchange: Exchange, error: Exception) -> None:
+        request = Request(exchange.scope)
+        response = self._settings.error_response(error, request)
+        if isinstance(error, Unauthorized) and _is_page(exchange.scope["path"]):
+            response.headers["www-authenticate"] = 'Basic realm="argosy", charset="UTF-8"'
+        if isinstance(error, PayloadTooLarge) or not isinstance(error, ArgosyError | HTTPException):
+            exchange.must_close = True
+        await response(exchange.scope, exchange.receive, exchange.send)
+
+    def _account(self, exchange: Exchange) -> None:
+        scope = exchange.scope
+        route = scope.get("route")
+        handler = getattr(route, "path", None) or (scope["path"] if scope["path"] in self._paths else "none")
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        status = str(exchange.status or 499)
+        seconds = time.monotonic() - exchange.started
+        self._metrics.counter("http_requests", handler, method, status).add()
+        self._metrics.histogram("http_request_duration_seconds", handler, method).observe(seconds)
+        if self._settings.access_log:
+            logger.info(
+                "request",
+                extra={
+                    "method": method,
+                    "path": scope["path"],
+                    "status": exchange.status or 499,
+                    "duration_seconds": round(seconds, 6),
+                    "request_id": exchange.request_id,
+                    "client": (scope.get("client") or ("",))[0],
+                },
+            )
+
+
+class Exchange:
+    """One request and its response on their way through the edge."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.receive_body = receive
+        self.started = time.monotonic()
+        self.request_id = ""
+        self.status = 0
+        self.granted_origin: str | None = None
+        self.must_close = False
+        self._traceparent = ""
+        self._send = send
+        self._remaining = 0
+        self._max_body_bytes = 0
+
+    def identify(self, head: access.Head) -> None:
+        """Take over the caller's ids if they are well-formed."""
+        sent = head.get(b"x-request-id")
+        self.request_id = request_id_from(sent.decode("latin-1") if sent else None)
+        current_request_id.set(self.request_id)
+        trace = head.get(b"traceparent")
+        if trace:
+            self._traceparent = traceparent_from(trace.decode("latin-1"))
+            current_traceparent.set(self._traceparent)
+
+    def limit_body(self, length: int | None, max_body_bytes: int) -> None:
+        """Refuse a body that is, or turns out, too large. Raises: PayloadTooLarge."""
+        self._max_body_bytes = self._remaining = max_body_bytes
+        if length is None:
+            self.receive_body = self._receive_counted
+        elif length > max_body_bytes:
+            raise self._too_large(length)
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Pass a message on; the first carries our headers. Not a coroutine: each token comes through here."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = self._headers(message.get("headers") or [])
+        return self._send(message)
+
+    async def _receive_counted(self) -> Message:
+        message = await self.receive()
+        self._remaining -= len(message.get("body", b""))
+        if self._remaining < 0:
+            raise self._too_large(None)
+        return message
+
+    def _too_large(self, length: int | None) -> PayloadTooLarge:
+        size = f"{length} bytes" if length is not None else "larger"
+        return PayloadTooLarge(
+            f"the request body is {size}, and this server reads at most {self._max_body_bytes} bytes: "
+            "send less, or start it with --max-body-bytes"
+        )
+
+    def _headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
+        own = [*headers, *_SECURITY_HEADERS, (b"x-request-id", self.request_id.encode())]
+        if not any(name == b"content-security-policy" for name, _ in headers):
+            own.append(_STRICT_POLICY)
+        if self._traceparent:
+            own.append((b"traceparent", self._traceparent.encode()))
+        if self.granted_origin:
+            own.append((b"access-control-allow-origin", self.granted_origin.encode()))
+            own.append((b"access-control-expose-headers", b"x-request-id, retry-after"))
+            own.append((b"vary", b"origin"))
+        if self.must_close:
+            own.append((b"connection", b"close"))
+        return own
+
+
+def preflight() -> Response:
+    """The answer to a browser that asks first, from an allowed origin."""
+    return Response(
+        status_code=204,
+        headers={
+            "access-control-allow-methods": "GET, POST, OPTIONS",
+            "access-control-allow-headers": "authorization, content-type, x-request-id, traceparent",
+            "access-control-max-age": "600",
+        },
+    )
+
+
+def unavailable(replica: Replica) -> Response:
+    """503 with the reason, in the API's error shape: loading, draining or dead."""
+    detail = {
+        "message": replica.reason,
+        "type": "ServiceUnavailableError",
+        "param": None,
+        "code": 503,
+        "reason": replica.phase.value,
+    }
+    body = msgspec.json.encode({"error": detail, "message": replica.reason, "object": "error"})
+    return Response(body, 503, headers={"retry-after": "1"}, media_type="application/json")
+
+
+def _needs_model(path: str) -> bool:
+    return path not in ("/metrics", "/version", "/openapi.json", "/load") and not _is_page(path)
+
+
+def _is_page(path: str) -> bool:
+    return path == "/" or path.startswith("/assets/")

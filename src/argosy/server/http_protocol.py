@@ -1,0 +1,200 @@
+"""One connection: uvicorn's httptools protocol with limits on time, size and number, and an end for who goes away.
+
+What it adds: a time limit for a request's head and body (slowloris, D-25), a size limit for the head, a limit on
+connections, an end to readers that let our buffer stand full (F-06), errors in the API's own shape, and the abort
+law's first link: when the client is gone, the task that answers it is cancelled at once, whatever it waits for.
+Parsing itself is llhttp's, strict (D-24).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.events import TimerHandle
+from typing import Any
+
+import httptools
+import msgspec
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
+
+from argosy.core.serve_spec import LimitsSpec
+from argosy.observe.metrics import Metrics
+
+_MAX_HEADERS = 100
+_TYPES = {
+    400: "BadRequestError",
+    408: "RequestTimeoutError",
+    431: "RequestHeaderFieldsTooLargeError",
+    503: "ServiceUnavailableError",
+}
+
+
+class GuardedState(ServerState):
+    """What all connections share: uvicorn's state, our limits and metrics."""
+
+    def __init__(self, limits: LimitsSpec, metrics: Metrics) -> None:
+        super().__init__()
+        self.limits = limits
+        self.gone = metrics.counter("argosy_client_disconnects", "gone")
+        self.stalled = metrics.counter("argosy_client_disconnects", "stalled")
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """A connection that cannot hold the server up."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: GuardedState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._state = server_state
+        self._limits = server_state.limits
+        self._read_timer: TimerHandle | None = None
+        self._stall_timer: TimerHandle | None = None
+        self._answering: asyncio.Task[None] | None = None
+        self._in_head = True
+        self._head_bytes = 0
+        self._rejection = 400
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Refuse one connection too many; give the others a time limit for their first request."""
+        super().connection_made(transport)
+        if len(self.connections) > self._limits.max_connections:
+            self._reject(503, f"the server holds {self._limits.max_connections} connections: try again later")
+            return
+        self._await_input(self._limits.header_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone: cancel its answer, now."""
+        self._stop_timers()
+        cycle = self.cycle
+        is_cut = cycle is not None and not cycle.response_complete
+        super().connection_lost(exc)
+        if is_cut and self._answering is not None and not self._answering.done():
+            self._state.gone.add()
+            self._answering.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, counting a head that is not complete yet."""
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            if self._read_timer is None:
+                self._await_input(self._limits.header_seconds)
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self._limits.max_header_bytes:
+            self._too_large()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Bound the number and the size of headers, however they are cut into packets."""
+        super().on_header(name, value)
+        size = sum(len(key) + len(text) for key, text in self.headers[-1:])
+        self._parsed_bytes += size
+        if len(self.headers) > _MAX_HEADERS or self._parsed_bytes > self._limits.max_header_bytes:
+            self._rejection = 431
+            raise httptools.HttpParserInvalidMethodError("too many or too large headers")
+
+    def on_message_begin(self) -> None:
+        """A new request starts."""
+        super().on_message_begin()
+        self._in_head = True
+        self._parsed_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """The head is complete; from here the body has its own time limit."""
+        self._in_head = False
+        self._head_bytes = 0
+        self._await_input(self._limits.body_seconds)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The request is complete: nothing more to wait for."""
+        self._stop_read_timer()
+        self._in_head = True
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """The client reads slower than we write: it has a while to catch up."""
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self._limits.stall_seconds, self._abort_stalled)
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def send_400_response(self, msg: str) -> None:
+        """uvicorn calls this when the parser refuses what it reads."""
+        if self.transport.is_closing():
+            return
+        if self._rejection == 431:
+            self._too_large()
+        else:
+            self._reject(400, "the request is not valid HTTP/1.1: send it again with a standard client")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        async def answer(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if not cycle.disconnected:
+                    raise
+
+        task = self.loop.create_task(cycle.run_asgi(answer))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+        self._answering = task
+
+    def _await_input(self, seconds: float) -> None:
+        self._stop_read_timer()
+        self._read_timer = self.loop.call_later(seconds, self._input_late)
+
+    def _input_late(self) -> None:
+        self._read_timer = None
+        if not self.transport.is_closing():
+            if self._in_head and self._head_bytes == 0:
+                self.transport.close()
+            else:
+                self._reject(408, "the request did not arrive in time: send it again, faster")
+
+    def _abort_stalled(self) -> None:
+        self._state.stalled.add()
+        self.transport.abort()
+
+    def _stop_read_timer(self) -> None:
+        if self._read_timer is not None:
+            self._read_timer.cancel()
+            self._read_timer = None
+
+    def _stop_timers(self) -> None:
+        self._stop_read_timer()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _too_large(self) -> None:
+        self._reject(
+            431,
+            f"the request's head is larger than {self._limits.max_header_bytes} bytes or has more than "
+            f"{_MAX_HEADERS} headers: send fewer",
+        )
+
+    def _reject(self, status: int, message: str) -> None:
+        """Answer without the application, and close. Never inside another answer: then only close."""
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            detail = {"message": message, "type": _TYPES[status], "param": None, "code": status}
+            body = msgspec.json.encode({"error": detail, "message": message, "object": "error"})
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+            self.transport.write(STATUS_LINE[status] + head + body)
+        self.transport.close()

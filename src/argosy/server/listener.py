@@ -1,0 +1,123 @@
+"""The listening socket and its connections: bound before the model loads, closed after the last answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from contextlib import suppress
+
+import uvicorn
+
+from argosy.core.errors import SpecError
+from argosy.core.serve_spec import ServeSpec
+from argosy.observe.metrics import Metrics
+from argosy.server.edge import Edge
+from argosy.server.http_protocol import GuardedProtocol, GuardedState
+
+_BACKLOG = 2048
+
+
+def bind(spec: ServeSpec) -> socket.socket:
+    """The socket of the spec, bound but not listening, so that a taken port is known at once (F-23).
+
+    Raises: SpecError saying what to do.
+    """
+    if spec.uds is not None:
+        return _bind_unix(spec)
+    try:
+        family = socket.getaddrinfo(spec.host, spec.port, type=socket.SOCK_STREAM)[0][0]
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as exc:
+        raise SpecError(f"host {spec.host!r} is not an address of this machine ({exc.strerror})") from exc
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((spec.host, spec.port))
+    except OSError as exc:
+        bound.close()
+        raise SpecError(
+            f"cannot listen on {spec.host} port {spec.port} ({exc.strerror}): stop what uses it, "
+            f"or choose another with --port {spec.port + 1}"
+        ) from exc
+    bound.setblocking(False)
+    return bound
+
+
+def _bind_unix(spec: ServeSpec) -> socket.socket:
+    """A Unix socket only its owner may use; a stale one of a process that is gone is replaced."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    path = str(spec.uds)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):
+        probe.connect(path)
+        raise SpecError(f"another process listens on {path}: stop it, or choose another --uds")
+    try:
+        if spec.uds is not None and spec.uds.is_socket():
+            spec.uds.unlink()
+        mask = os.umask(0o177)
+        try:
+            bound.bind(path)
+        finally:
+            os.umask(mask)
+    except OSError as exc:
+        bound.close()
+        raise SpecError(f"cannot listen on {path} ({exc.strerror}): choose another --uds") from exc
+    bound.setblocking(False)
+    return bound
+
+
+class Listener:
+    """Accepts connections for one application."""
+
+    def __init__(self, spec: ServeSpec, bound: socket.socket, metrics: Metrics) -> None:
+        self._spec = spec
+        self._bound = bound
+        self._state = GuardedState(spec.limits, metrics)
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients reach it."""
+        if self._spec.uds is not None:
+            return f"unix:{self._spec.uds}"
+        host = f"[{self._spec.host}]" if ":" in self._spec.host else self._spec.host
+        return f"http://{host}:{self._bound.getsockname()[1]}"
+
+    async def start(self, app: Edge) -> None:
+        """Take connections from now on."""
+        config = uvicorn.Config(
+            app,
+            http=GuardedProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            timeout_keep_alive=round(self._spec.limits.keep_alive_seconds),
+        )
+        config.load()
+        loop = asyncio.get_running_loop()
+        self._state.default_headers = [(b"server", b"argosy")]
+        self._server = await loop.create_server(
+            lambda: GuardedProtocol(config, self._state, {}), sock=self._bound, backlog=_BACKLOG
+        )
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more connections, close idle ones, let the others end within `seconds`, then cut them.
+
+        Cancels: cuts at once.
+        """
+        if self._server is None:
+            self._bound.close()
+            return
+        self._server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        tasks = list(self._state.tasks)
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for task in self._state.tasks:
+            task.cancel()
+        for connection in list(self._state.connections):
+            connection.transport.close()
+        if self._spec.uds is not None:
+            self._spec.uds.unlink(missing_ok=True)

@@ -1,0 +1,109 @@
+"""/openapi.json, made from the route table and the types on it: nothing is written twice, so nothing can differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from starlette.routing import Route
+
+import argosy
+from argosy.protocols.operation import Operation, operation_of
+from argosy.server.access import PROBES
+
+_REF_TEMPLATE = "#/components/schemas/{name}"
+_REASONS = {
+    400: "The request is wrong.",
+    401: "No API key, or an unknown one.",
+    403: "The key lacks the scope, or the page's origin is foreign.",
+    404: "No such model or route.",
+    405: "Another method.",
+    408: "The request did not arrive in time.",
+    413: "The body is too large.",
+    429: "The queue is full: come back after Retry-After seconds.",
+    500: "The server failed on this request.",
+    503: "Loading, draining or dead.",
+    504: "The deadline passed.",
+}
+
+
+def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
+    """OpenAPI 3.1 of the routes that carry an `Operation`."""
+    described = [(route, operation) for route in routes if (operation := operation_of(route))]
+    types = _types(operation for _, operation in described)
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF_TEMPLATE)
+    by_type = dict(zip(types, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for route, operation in described:
+        methods = sorted((route.methods or {"GET"}) - {"HEAD"})
+        for method in methods:
+            described_operation = _operation(route.path, method, operation, by_type)
+            paths.setdefault(route.path, {})[method.lower()] = described_operation
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Argosy",
+            "version": argosy.__version__,
+            "description": "An open model behind the OpenAI API.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"apiKey": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"apiKey": []}, {}],
+    }
+
+
+def _types(operations: Iterable[Operation]) -> list[type]:
+    found: dict[type, None] = {}
+    for operation in operations:
+        for each in (operation.request, operation.response, operation.stream, operation.error_body):
+            if each is not None:
+                found[each] = None
+    return [*found]
+
+
+def _operation(path: str, method: str, operation: Operation, by_type: dict[type, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "operationId": f"{method.lower()}{path.translate(_ID)}",
+        "responses": _responses(path, operation, by_type),
+    }
+    parameters = [part[1:-1].partition(":") for part in path.split("/") if part.startswith("{")]
+    if parameters:
+        described["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name, _, _ in parameters
+        ]
+    if operation.request is not None and method != "GET":
+        content: dict[str, Any] = {"schema": by_type[operation.request]}
+        if operation.example is not None:
+            content["example"] = operation.example
+        described["requestBody"] = {"required": True, "content": {"application/json": content}}
+    if path in PROBES:
+        described["security"] = []
+    return described
+
+
+_ID = str.maketrans({"/": "_", "{": "", "}": "", ":": "_", "-": "_", ".": "_"})
+
+
+def _responses(path: str, operation: Operation, by_type: dict[type, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if operation.response is not None:
+        content["application/json"] = {"schema": by_type[operation.response]}
+    if operation.stream is not None:
+        content["text/event-stream"] = {"schema": by_type[operation.stream]}
+    responses: dict[str, Any] = {"200": {"description": "Done."}}
+    if content:
+        responses["200"]["content"] = content
+    always = () if path in PROBES else (401, 403)
+    for status in sorted({*operation.errors, *always}):
+        error: dict[str, Any] = {"description": _REASONS.get(status, "An error.")}
+        if operation.error_body is not None:
+            error["content"] = {"application/json": {"schema": by_type[operation.error_body]}}
+        responses[str(status)] = error
+    return responses

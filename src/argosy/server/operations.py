@@ -1,0 +1,113 @@
+"""The routes for whoever runs the server: probes, version, metrics, load, OpenAPI.
+
+/livez  200 unless the process must be replaced (restart it when this fails).
+/readyz 200 if new requests are taken: not while loading, draining or dead (take it out of rotation when this fails).
+/health as vLLM's: 200 and an empty body if it can serve, else 503. /ping is the same for SageMaker.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+import argosy
+from argosy.observe.metrics import CONTENT_TYPE, Metrics
+from argosy.protocols.operation import Operation, describes
+from argosy.server.openapi import openapi_document
+from argosy.server.replica import Phase, Replica
+
+_TAG = "operations"
+
+
+class PhaseBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What a probe says. phase: starting, ready, draining or dead. reason: empty when ready."""
+
+    status: str
+    phase: str
+    reason: str
+
+
+class VersionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """The running version."""
+
+    version: str
+
+
+class LoadBody(msgspec.Struct, frozen=True, kw_only=True):
+    """HTTP requests being answered now."""
+
+    server_load: int
+
+
+class Operations:
+    """The endpoints, over the state of one replica."""
+
+    def __init__(self, replica: Replica, metrics: Metrics) -> None:
+        self._replica = replica
+        self._metrics = metrics
+        self._routes: list[Route] = []
+
+    def routes(self, served: list[Route]) -> list[Route]:
+        """Our routes; `served` are those of the protocols, for the OpenAPI document."""
+        own = [
+            Route("/livez", self.livez),
+            Route("/readyz", self.readyz),
+            Route("/health", self.health),
+            Route("/ping", self.health, methods=["GET", "POST"]),
+            Route("/version", self.version),
+            Route("/load", self.load),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+        ]
+        self._routes = [*served, *own]
+        return own
+
+    @describes(Operation(summary="Whether the process works at all", tag=_TAG, response=PhaseBody, errors=(503,)))
+    async def livez(self, request: Request) -> Response:
+        """200 unless dead."""
+        return self._probe(self._replica.phase is not Phase.DEAD)
+
+    @describes(Operation(summary="Whether new requests are taken", tag=_TAG, response=PhaseBody, errors=(503,)))
+    async def readyz(self, request: Request) -> Response:
+        """200 only when ready."""
+        return self._probe(self._replica.is_ready)
+
+    @describes(Operation(summary="Health, as vLLM answers it", tag=_TAG, errors=(503,)))
+    async def health(self, request: Request) -> Response:
+        """An empty body; the status says it."""
+        can_serve = self._replica.phase in (Phase.READY, Phase.DRAINING)
+        return Response(status_code=200 if can_serve else 503)
+
+    @describes(Operation(summary="The running version", tag=_TAG, response=VersionBody))
+    async def version(self, request: Request) -> Response:
+        """Argosy's version."""
+        return _json(VersionBody(version=argosy.__version__))
+
+    @describes(Operation(summary="Requests being answered now", tag=_TAG, response=LoadBody))
+    async def load(self, request: Request) -> Response:
+        """As vLLM's /load; this request does not count."""
+        return _json(LoadBody(server_load=self._replica.in_flight - 1))
+
+    @describes(Operation(summary="Metrics in Prometheus' text format", tag=_TAG))
+    async def metrics(self, request: Request) -> Response:
+        """Every metric."""
+        return Response(self._metrics.expose(), headers={"content-type": CONTENT_TYPE})
+
+    @describes(Operation(summary="This document", tag=_TAG))
+    async def openapi(self, request: Request) -> Response:
+        """OpenAPI 3.1 of every route."""
+        return _json(openapi_document(self._routes))
+
+    def _probe(self, is_good: bool) -> Response:
+        body = PhaseBody(
+            status="ok" if is_good else "unavailable",
+            phase=self._replica.phase.value,
+            reason=self._replica.reason,
+        )
+        return _json(body, 200 if is_good else 503)
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
