@@ -38,6 +38,7 @@ _ENTRIES = (
         license="Apache-2.0",
         size_bytes=98_362_432,
         sha256="sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
     ),
     CatalogEntry(
         name="gemma3-270m",

