@@ -1,0 +1,67 @@
+"""`argosy keys`: create, list and revoke the API keys of a server. A key is shown once, and stored only as a hash."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from argosy.cli.terminal import console, note, print_json, table
+from argosy.core.errors import InvalidRequest
+from argosy.core.plugins import resolve
+from argosy.core.principal import Scope
+
+_KEYS = {
+    "create": "argosy.server.api_keys:create_key",
+    "read": "argosy.server.api_keys:read_keys",
+    "revoke": "argosy.server.api_keys:revoke_key",
+}
+
+command = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)
+
+_File = Annotated[Path, typer.Option("--file", help="The key file `argosy serve --api-keys-file` reads.")]
+_DEFAULT_FILE = Path("keys.json")
+
+
+@command.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Who will use it: fairness and logs know the key by this name.")],
+    file: _File = _DEFAULT_FILE,
+    scope: Annotated[list[str] | None, typer.Option(help="infer, metrics or admin; several allowed. [infer]")] = None,
+) -> None:
+    """Create a key and print it, once."""
+    key = resolve(_KEYS, "create", "action")(file, name, _scopes(scope or ["infer"]))
+    console.print(key, soft_wrap=True)
+    note(f"key {name!r} added to {file}; it cannot be shown again: argosy serve --api-keys-file {file}")
+
+
+@command.command("list")
+def list_(
+    file: _File = _DEFAULT_FILE,
+    json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the keys of a file, by name."""
+    stored = resolve(_KEYS, "read", "action")(file).keys
+    if json:
+        print_json([{"name": key.name, "scopes": key.scopes, "created": key.created} for key in stored])
+        return
+    drawn = table("name", "scopes", "created")
+    for key in stored:
+        drawn.add_row(key.name, ", ".join(key.scopes), time.strftime("%Y-%m-%d", time.gmtime(key.created)))
+    console.print(drawn)
+
+
+@command.command()
+def revoke(name: Annotated[str, typer.Argument(help="The key's name.")], file: _File = _DEFAULT_FILE) -> None:
+    """Take a key out of the file."""
+    resolve(_KEYS, "revoke", "action")(file, name)
+    note(f"key {name!r} revoked; restart the server for it to take effect")
+
+
+def _scopes(texts: list[str]) -> tuple[Scope, ...]:
+    for text in texts:
+        if text not in tuple(Scope):
+            raise InvalidRequest(f"there is no scope {text!r}: use {', '.join(Scope)}", param="scope")
+    return tuple(Scope(text) for text in texts)

@@ -1,0 +1,204 @@
+"""`argosy serve`: flags, or a YAML file, or both (flags win), into one `ServeSpec`.
+
+Each flag fills one field of the spec: the one of its own name, or the one `_PLACES` names. Flags keep vLLM's names
+where the meaning is vLLM's. Nothing is imported but `core` until the spec has been read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from argosy.core.errors import SpecError
+from argosy.core.plugins import resolve
+from argosy.core.serve_spec import ServeSpec
+
+_SERVER = {"serve": "argosy.server.run:serve"}
+DEFAULT_MODEL = "smollm2"
+
+# Where a flag's value goes, if not to the field of its own name.
+_PLACES = {
+    **{
+        name: ("limits", name)
+        for name in (
+            "max_waiting",
+            "max_waiting_tokens",
+            "max_queue_seconds",
+            "deadline_seconds",
+            "max_body_bytes",
+            "max_connections",
+        )
+    },
+    **{
+        name: ("engine_settings", name)
+        for name in (
+            "device",
+            "max_model_len",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "kv_cache_bytes",
+            "num_threads",
+            "enable_prefix_caching",
+            "engine_args",
+        )
+    },
+    "api_key": ("api_keys",),
+    "allowed_host": ("allowed_hosts",),
+    "allowed_origin": ("allowed_origins",),
+    "lora_modules": ("adapters",),
+    "shutdown_timeout": ("shutdown_grace_seconds",),
+}
+
+_SERVING = "Serving"
+_ENGINE = "Engine"
+_ACCESS = "Access"
+_LIMITS = "Limits"
+
+
+def command(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A catalog name, a path, or hf:org/name, pypi:package, …", show_default=DEFAULT_MODEL),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of the same fields; flags win.")] = None,
+    served_model_name: Annotated[
+        list[str] | None, typer.Option(help="Name(s) clients use; the first is the main one.", rich_help_panel=_SERVING)
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [127.0.0.1]", rich_help_panel=_SERVING)
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. [8000]", rich_help_panel=_SERVING)] = None,
+    uds: Annotated[Path | None, typer.Option(help="Listen on a Unix socket instead.", rich_help_panel=_SERVING)] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where models are kept. [~/.cache/argosy]", rich_help_panel=_SERVING)
+    ] = None,
+    shutdown_timeout: Annotated[
+        float | None, typer.Option(help="Seconds open streams may run on after SIGTERM. [30]", rich_help_panel=_SERVING)
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. [info]", rich_help_panel=_SERVING)
+    ] = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="json, text, or auto: text on a terminal. [auto]", rich_help_panel=_SERVING)
+    ] = None,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log", help="One log line per request.", rich_help_panel=_SERVING)
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="openvino, vllm, transformers or echo.", rich_help_panel=_ENGINE)
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Where it computes. [CPU]", rich_help_panel=_ENGINE)] = None,
+    max_model_len: Annotated[
+        int | None, typer.Option(help="Tokens of prompt and answer together.", rich_help_panel=_ENGINE)
+    ] = None,
+    max_num_seqs: Annotated[int | None, typer.Option(help="Sequences in one batch.", rich_help_panel=_ENGINE)] = None,
+    max_num_batched_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in one step.", rich_help_panel=_ENGINE)
+    ] = None,
+    kv_cache_bytes: Annotated[
+        int | None, typer.Option(help="Memory for the KV cache.", rich_help_panel=_ENGINE)
+    ] = None,
+    num_threads: Annotated[
+        int | None, typer.Option(help="CPU threads of the forward pass.", rich_help_panel=_ENGINE)
+    ] = None,
+    enable_prefix_caching: Annotated[
+        bool | None,
+        typer.Option(
+            "--enable-prefix-caching/--no-enable-prefix-caching",
+            help="Keep KV of shared prompts. [on]",
+            rich_help_panel=_ENGINE,
+        ),
+    ] = None,
+    engine_args: Annotated[
+        list[str] | None, typer.Option(help="name=value, passed to the engine.", rich_help_panel=_ENGINE)
+    ] = None,
+    lora_modules: Annotated[
+        list[str] | None, typer.Option(help="name=directory of a LoRA adapter.", rich_help_panel=_ENGINE)
+    ] = None,
+    api_keys_file: Annotated[
+        Path | None, typer.Option(help="What `argosy keys create` writes.", rich_help_panel=_ACCESS)
+    ] = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help="A key in the clear, all scopes; prefer a file.", rich_help_panel=_ACCESS)
+    ] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Let other machines in without a key.", rich_help_panel=_ACCESS)
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(help="Host header that is ours.", rich_help_panel=_ACCESS)
+    ] = None,
+    allowed_origin: Annotated[
+        list[str] | None, typer.Option(help="Web origin whose pages may call us.", rich_help_panel=_ACCESS)
+    ] = None,
+    max_waiting: Annotated[
+        int | None, typer.Option(help="Requests in the queue. [256]", rich_help_panel=_LIMITS)
+    ] = None,
+    max_waiting_tokens: Annotated[
+        int | None, typer.Option(help="Tokens in the queue. [2000000]", rich_help_panel=_LIMITS)
+    ] = None,
+    max_queue_seconds: Annotated[
+        float | None, typer.Option(help="Longest wait for a slot. [60]", rich_help_panel=_LIMITS)
+    ] = None,
+    deadline_seconds: Annotated[
+        float | None, typer.Option(help="Longest time for one request. [none]", rich_help_panel=_LIMITS)
+    ] = None,
+    max_body_bytes: Annotated[
+        int | None, typer.Option(help="Largest request body. [8 MiB]", rich_help_panel=_LIMITS)
+    ] = None,
+    max_connections: Annotated[
+        int | None, typer.Option(help="Connections at once. [1000]", rich_help_panel=_LIMITS)
+    ] = None,
+) -> int:
+    """Serve a model over the OpenAI API, with a chat page at /."""
+    flags = {name: value for name, value in locals().items() if value not in (None, []) and name != "config"}
+    return int(resolve(_SERVER, "serve", "server")(spec_from(config, flags)))
+
+
+def spec_from(config: Path | None, flags: dict[str, Any]) -> ServeSpec:
+    """The spec of a file and flags. Raises: SpecError with the path of what is wrong."""
+    fields = _read_config(config) if config is not None else {}
+    fields.setdefault("model", DEFAULT_MODEL)
+    for name, value in flags.items():
+        if name in ("engine_args", "lora_modules"):
+            value = _pairs(name, value)
+        *parents, last = _PLACES.get(name, (name,))
+        place = fields
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    try:
+        return msgspec.convert(fields, ServeSpec, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as exc:
+        where = f"in {config} or the flags" if config else "in the flags"
+        raise SpecError(f"{exc} ({where}): see `argosy serve --help`") from exc
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        fields = msgspec.yaml.decode(path.read_bytes())
+    except OSError as exc:
+        raise SpecError(f"config {path} cannot be read ({exc.strerror})") from exc
+    except msgspec.DecodeError as exc:
+        raise SpecError(f"config {path} is not YAML: {' '.join(str(exc).split())}") from exc
+    if not isinstance(fields, dict):
+        raise SpecError(f"config {path} is not a mapping of fields, such as `model: smollm2`")
+    return fields
+
+
+def _pairs(flag: str, values: list[str]) -> dict[str, str]:
+    pairs = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise SpecError(f"--{flag.replace('_', '-')} {text!r} is not name=value")
+        pairs[name] = value
+    return pairs
+
+
+def _path(wanted: type, value: object) -> object:
+    if wanted is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise NotImplementedError(f"{wanted.__name__} cannot be made from {value!r}")
