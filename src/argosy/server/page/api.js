@@ -31,7 +31,7 @@ export async function* streamChat(body, key, signal) {
   for await (const data of serverSentEvents(response.body)) {
     if (data === "[DONE]") { isDone = true; break; }
     const chunk = JSON.parse(data);
-    if (chunk.error) throw new ApiError(response.status, chunk.error.message, chunk.error.code);
+    if (chunk.error) throw new ApiError(response.status, chunk.error.message, chunk.error.reason);
     const choice = chunk.choices?.[0];
     if (choice?.delta?.content) yield { text: choice.delta.content };
     if (choice?.finish_reason) yield { finish: choice.finish_reason };
@@ -69,7 +69,7 @@ async function errorOf(response) {
   try {
     const body = await response.json();
     message = body.error?.message ?? body.message ?? message;
-    code = body.error?.code ?? "";
+    code = body.error?.reason ?? "";
   } catch {
     // Not JSON (a proxy's page, say): the status line is all there is to tell.
   }
