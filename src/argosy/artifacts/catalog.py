@@ -16,7 +16,7 @@ DEFAULT_MODEL = "smollm2"
 class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One known model.
 
-    ref: the reference the name stands for. sha256: of the one weight file, when it is one and we pin it.
+    ref: the reference the name stands for. size_bytes: exact where pinned, else rounded. sha256: of the one weight file, when it is one and we pin it.
     parts: packages whose `*.partNN` members, joined in this order, are the weight file called `file_name`.
     """
 
@@ -55,49 +55,49 @@ _ENTRIES = (
         ref="hf:HuggingFaceTB/SmolLM2-360M-Instruct",
         description="SmolLM2 360M Instruct",
         license="Apache-2.0",
-        size_bytes=723_674_912,
+        size_bytes=724_000_000,
     ),
     CatalogEntry(
         name="qwen2.5-0.5b-instruct",
         ref="hf:Qwen/Qwen2.5-0.5B-Instruct",
         description="Qwen2.5 0.5B Instruct: small, many languages, tools",
         license="Apache-2.0",
-        size_bytes=988_097_824,
+        size_bytes=988_000_000,
     ),
     CatalogEntry(
         name="qwen3-0.6b",
         ref="hf:Qwen/Qwen3-0.6B",
         description="Qwen3 0.6B: small, thinks, many languages, tools",
         license="Apache-2.0",
-        size_bytes=1_503_300_328,
+        size_bytes=1_500_000_000,
     ),
     CatalogEntry(
         name="llama-3.2-1b-instruct",
         ref="hf:meta-llama/Llama-3.2-1B-Instruct",
         description="Llama 3.2 1B Instruct (gated: needs HF_TOKEN)",
         license="Llama 3.2 Community License",
-        size_bytes=2_471_645_608,
+        size_bytes=2_470_000_000,
     ),
     CatalogEntry(
         name="gemma3-1b-it",
         ref="hf:google/gemma-3-1b-it",
         description="Gemma 3 1B Instruct (gated: needs HF_TOKEN)",
         license="Gemma terms of use",
-        size_bytes=1_999_811_208,
+        size_bytes=2_000_000_000,
     ),
     CatalogEntry(
         name="phi-4-mini-instruct",
         ref="hf:microsoft/Phi-4-mini-instruct",
         description="Phi-4 mini 3.8B Instruct: reasoning, tools",
         license="MIT",
-        size_bytes=7_672_070_488,
+        size_bytes=7_670_000_000,
     ),
     CatalogEntry(
         name="mistral-7b-instruct",
         ref="hf:mistralai/Mistral-7B-Instruct-v0.3",
         description="Mistral 7B Instruct v0.3: tools",
         license="Apache-2.0",
-        size_bytes=14_496_078_512,
+        size_bytes=14_500_000_000,
     ),
 )
 

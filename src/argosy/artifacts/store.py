@@ -19,6 +19,7 @@ quarantine and the model must be pulled again (D-12).
 from __future__ import annotations
 
 import contextlib
+import difflib
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -132,9 +133,23 @@ class ModelStore:
         """What is written about the model; None if nothing is, or nothing this version understands."""
         return self._decoded(self._manifest_path(ref))
 
+    def require(self, ref: ModelRef) -> Manifest:
+        """What is written about the model. Raises: ModelNotFound with the nearest name and all there are."""
+        manifest = self.read_manifest(ref)
+        if manifest is None:
+            known = sorted(self.references())
+            near = difflib.get_close_matches(str(ref), known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ModelNotFound(f"{str(ref)!r} is not in the store: {hint}it holds {', '.join(known) or 'no model'}")
+        return manifest
+
     def list(self) -> list[StoredModel]:
         """Every model, by name."""
         return [_stored(manifest) for manifest in sorted(self._all(), key=lambda manifest: str(manifest.ref))]
+
+    def references(self) -> dict[str, ModelRef]:
+        """Every reference the store holds, by its text; also those whose source is gone by now."""
+        return {str(manifest.ref): manifest.ref for manifest in self._all()}
 
     def adopt(self, ref: ModelRef, resolved: ModelRef, contents: dict[str, str]) -> ModelFiles:
         """Make a model of blobs that are here: link, inspect, record. contents: file name -> digest.
@@ -196,7 +211,7 @@ class ModelStore:
 
     def verify(self, ref: ModelRef, on_bytes: Callable[[int], None] | None = None) -> Manifest:
         """Hash every byte of the model. Raises: ModelNotFound; ArtifactError naming the file that is wrong."""
-        manifest = self._require(ref)
+        manifest = self.require(ref)
         return self._recheck(manifest, list(manifest.files), on_bytes)
 
     def remove(self, ref: ModelRef, *, dry_run: bool = False) -> Reclaimed:
@@ -204,7 +219,7 @@ class ModelStore:
 
         Raises: ModelNotFound; ArtifactError while another process pulls or serves from here.
         """
-        self._require(ref)
+        self.require(ref)
         with self._alone():
             if dry_run:
                 return self._garbage(without=ref, dry_run=True)
@@ -281,13 +296,6 @@ class ModelStore:
             f"{path} has digest {actual}, must have {file.sha256}: it was changed or the disk is failing; "
             f"it is now in quarantine at {kept}; run `argosy models pull {manifest.ref}` to repair the model"
         )
-
-    def _require(self, ref: ModelRef) -> Manifest:
-        manifest = self.read_manifest(ref)
-        if manifest is None:
-            known = ", ".join(sorted(str(one.ref) for one in self._all())) or "no model"
-            raise ModelNotFound(f"{str(ref)!r} is not in the store, which holds {known}")
-        return manifest
 
     def _manifest_path(self, ref: ModelRef) -> Path:
         return self.manifests / f"{manifest_name(ref)}.json"

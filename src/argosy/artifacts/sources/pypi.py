@@ -188,7 +188,7 @@ def _join_parts(
         with joined.open("xb") as target:
             for _, (archive, member) in sorted(parts.items()):
                 copy_member(archive, member, target, meter.advance)
-    meter.begin(FetchPhase.VERIFY, joined.name, total)
+    meter.begin(FetchPhase.VERIFY, entry.file_name or entry.name, total)
     digest = sha256_of(joined, meter.advance)
     blobs.adopt(joined, digest)
     return {entry.file_name or f"{entry.name}.gguf": digest}
