@@ -47,8 +47,8 @@ class AnswerShape(msgspec.Struct, frozen=True, kw_only=True):
     prompt_token_ids: tuple[tuple[int, ...], ...] = ()
 
     def token_name(self, token: TokenText) -> str:
-        """The token as a log probability names it."""
-        return f"token_id:{token.token_id}" if self.tokens_as_ids else token.text
+        """The token as a log probability names it: the text it stands for, part of a character as U+FFFD."""
+        return f"token_id:{token.token_id}" if self.tokens_as_ids else token_characters(token)
 
 
 def shape_of(fields: GenerationFields, *, id: str, created: int, model: str) -> AnswerShape:  # noqa: A002  # wire name
@@ -89,6 +89,11 @@ def timings_body(shape: AnswerShape, source: DeltaSource) -> TimingsBody | Unset
         predicted_ms=_milliseconds(decode_seconds),
         tokens_per_second=None if rate is None else round(rate, 2),
     )
+
+
+def token_characters(token: TokenText) -> str:
+    """The text a token stands for; U+FFFD for part of a character."""
+    return token.bytes_.decode("utf-8", "replace")
 
 
 def finite_logprob(logprob: float) -> float:

@@ -190,7 +190,10 @@ def template_tools(tools: list[Tool] | None) -> tuple[dict[str, Any], ...]:
 
 
 def template_variables(given: dict[str, Any] | None) -> dict[str, Any]:
-    """`chat_template_kwargs`, if all of it is on the allow-list (D-10). Raises: UnsupportedParameter, InvalidRequest."""
+    """`chat_template_kwargs`, if all of it is on the allow-list (D-10).
+
+    Raises: UnsupportedParameter, InvalidRequest.
+    """
     for name, value in (given or {}).items():
         param = f"chat_template_kwargs.{name[:64]}"
         if name not in TEMPLATE_VARIABLES:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from argosy.protocols.openai.answer_shape import AnswerShape, finite_logprob, timings_body, usage_body
+from argosy.protocols.openai.answer_shape import AnswerShape, finite_logprob, timings_body, token_characters, usage_body
 from argosy.protocols.openai.answer_types import TextChoice, TextCompletion, TextLogprobs
 from argosy.protocols.openai.event_stream import DeltaSource
 from argosy.protocols.openai.fold import Folded, fold
@@ -87,7 +87,7 @@ class TextChunks:
         logprobs = None
         if shape.with_logprobs and delta.logprobs:
             logprobs = text_logprobs(shape, delta.logprobs, self._offsets[delta.choice])
-            self._offsets[delta.choice] += sum(len(token.text) for token in delta.logprobs)
+            self._offsets[delta.choice] += sum(len(token_characters(token)) for token in delta.logprobs)
         token_ids: list[int] | UnsetType = [*delta.token_ids] if shape.with_token_ids else UNSET
         return self._event(
             TextChoice(
@@ -161,7 +161,7 @@ def text_logprobs(shape: AnswerShape, tokens: tuple[TokenText, ...] | list[Token
     offsets = []
     for token in tokens:
         offsets.append(offset)
-        offset += len(token.text)
+        offset += len(token_characters(token))
     return TextLogprobs(
         text_offset=offsets,
         token_logprobs=[finite_logprob(token.logprob) for token in tokens],
