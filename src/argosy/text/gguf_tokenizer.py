@@ -158,6 +158,7 @@ def _facts(file: GgufFile, tokens: Sequence[str], types: Sequence[int], adds_bos
         special_tokens=special,
         reserved_tokens=reserved,
         bos_token_id=bos,
+        eos_token_id=eos,
         eos_token_ids=eos_ids | end_token_ids(reserved),
         unk_token_id=_token_id(file, "unknown", len(tokens), None),
         pad_token_id=_token_id(file, "padding", len(tokens), None),

@@ -72,7 +72,6 @@ def _facts(
         index = engine.token_to_id(token)
         if index is not None:
             ids[role] = index
-            reserved.setdefault(token, index)
     eos_ids = _eos_ids(root) | ({ids["eos"]} if "eos" in ids else set())
     prefix, suffix = _around(engine, config, ids)
     return Vocabulary(
@@ -81,6 +80,7 @@ def _facts(
         special_tokens=special,
         reserved_tokens=reserved,
         bos_token_id=ids.get("bos"),
+        eos_token_id=ids.get("eos"),
         eos_token_ids=frozenset(eos_ids | end_token_ids(reserved)),
         unk_token_id=ids.get("unk"),
         pad_token_id=ids.get("pad"),

@@ -9,6 +9,7 @@ import secrets
 
 import tokenizers
 from tokenizers import AddedToken
+from tokenizers.pre_tokenizers import Metaspace
 
 from argosy.text.vocabulary import Vocabulary
 
@@ -33,3 +34,16 @@ def without_reserved(engine: tokenizers.Tokenizer, vocabulary: Vocabulary) -> to
             added.append(AddedToken(f"\ue000{secrets.token_hex(16)}\ue001", special=True, normalized=False))
     plain.add_tokens(added)
     return plain
+
+
+def inside_text(plain: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """`plain` for stretches that do not begin the text: a vocabulary that puts a space only there must not do so."""
+    metaspace = plain.pre_tokenizer
+    if not isinstance(metaspace, Metaspace) or metaspace.prepend_scheme != "first":
+        return plain
+    inside = tokenizers.Tokenizer(plain.model)
+    if plain.normalizer is not None:
+        inside.normalizer = plain.normalizer
+    inside.pre_tokenizer = Metaspace(replacement=metaspace.replacement, prepend_scheme="never", split=metaspace.split)
+    inside.add_tokens([token for _, token in sorted(plain.get_added_tokens_decoder().items())])
+    return inside

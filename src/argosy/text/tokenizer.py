@@ -25,7 +25,8 @@ from argosy.core.model import ModelFiles, ModelFormat
 from argosy.text.byte_alphabet import entry_bytes
 from argosy.text.gguf_tokenizer import read_gguf_tokenizer
 from argosy.text.hf_tokenizer import read_hf_tokenizer
-from argosy.text.plain_tokenizer import without_reserved
+from argosy.text.plain_tokenizer import inside_text, without_reserved
+from argosy.text.user_text import ReservedStrings, Segment
 from argosy.text.vocabulary import Vocabulary
 
 
@@ -55,6 +56,9 @@ class Tokenizer:
         self._reserved_ids = frozenset(vocabulary.reserved_tokens.values())
         self._parsing = engine
         self._plain = without_reserved(engine, vocabulary)
+        self._plain_inside = inside_text(self._plain)
+        self._added = {token.content: token for token in engine.get_added_tokens_decoder().values()}
+        self.reserved_strings = ReservedStrings(vocabulary.reserved_tokens)
         self.entry_bytes: Mapping[int, bytes] = _EntryBytes(self._bytes_of)
         # What a token adds to printed text: nothing, if it is special.
         self.printed_bytes: Mapping[int, bytes] = _EntryBytes(self._printed_bytes_of)
@@ -71,6 +75,21 @@ class Tokenizer:
         if not add_special_tokens:
             return ids
         return [*self.vocabulary.prefix_ids, *ids, *self.vocabulary.suffix_ids]
+
+    def encode_segments(self, segments: Sequence[Segment]) -> list[int]:
+        """The ids of a text whose special tokens are known, as `encode` gives them; all else in it is plain text."""
+        ids: list[int] = []
+        for index, segment in enumerate(segments):
+            if segment.is_special:
+                ids.append(self.reserved_tokens[segment.text])
+                continue
+            text = segment.text
+            if index and self._added[segments[index - 1].text].rstrip:
+                text = text.lstrip()
+            if index + 1 < len(segments) and self._added[segments[index + 1].text].lstrip:
+                text = text.rstrip()
+            ids += self._encode_plain(text, is_inside=index > 0)
+        return ids
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text of `token_ids`; bytes that are not UTF-8 become U+FFFD.
@@ -97,18 +116,15 @@ class Tokenizer:
         """The bytes a token stands for, possibly part of a character."""
         return self.entry_bytes[token_id]
 
-    def token_string(self, token_id: int | None) -> str:
-        """What a chat template calls the token, "" for None."""
-        return "" if token_id is None else self.token_text(token_id)
-
-    def _encode_plain(self, text: str) -> list[int]:
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+    def _encode_plain(self, text: str, *, is_inside: bool = False) -> list[int]:
+        plain = self._plain_inside if is_inside else self._plain
+        ids: list[int] = plain.encode(text, add_special_tokens=False).ids
         if self._reserved_ids.isdisjoint(ids):
             return ids
         # Some models (unigram, or byte pairs that ignore merges) still find a whole word in the vocabulary. Cut
         # every special string after its first character, so that none of the parts can be one.
         parts = _cut_inside(text, self.reserved_tokens)
-        return [token_id for part in parts for token_id in self._plain.encode(part, add_special_tokens=False).ids]
+        return [token_id for part in parts for token_id in plain.encode(part, add_special_tokens=False).ids]
 
     def _bytes_of(self, token_id: int) -> bytes:
         text = self.token_text(token_id)

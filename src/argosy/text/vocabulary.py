@@ -39,6 +39,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     prefix_ids, suffix_ids: what encoding with special tokens adds around the text.
     special_tokens: entries that printing skips. reserved_tokens: those and every other mark of a turn; text from a
     user never becomes one of them.
+    eos_token_id: the one that templates write; eos_token_ids: every one after which an answer is over.
     is_space_prefixed: encoding puts a space before the text (sentencepiece), and decoding takes it off again.
     """
 
@@ -47,6 +48,7 @@ class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
     special_tokens: Mapping[str, int]
     reserved_tokens: Mapping[str, int]
     bos_token_id: int | None = None
+    eos_token_id: int | None = None
     eos_token_ids: frozenset[int] = frozenset()
     unk_token_id: int | None = None
     pad_token_id: int | None = None
