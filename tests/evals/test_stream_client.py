@@ -114,6 +114,21 @@ async def test_a_connection_that_the_server_closes_is_not_used_again(server) -> 
     client.close()
 
 
+async def test_a_server_that_closes_kept_connections_unannounced_is_asked_again(server) -> None:
+    server.script = lambda head, body: [CHUNKED, b""]  # nothing says that the connection will close
+    client = client_of(server.url)
+    for _ in range(3):
+        assert (await client.ask("/completions", b"{}", new_record())).record.error is None
+    assert len(server.requests) == 3
+    client.close()
+
+
+async def test_a_new_connection_that_closes_without_a_word_is_not_asked_again(server) -> None:
+    server.script = lambda head, body: [b""]
+    answer = await client_of(server.url).ask("/completions", b"{}", new_record())
+    assert (answer.record.error, len(server.requests)) == ("truncated", 1)
+
+
 async def test_the_request_is_as_http_wants_it(server) -> None:
     server.script = lambda head, body: [CHUNKED]
     client = client_of(server.url + "/v1/", api_key="s3cret")

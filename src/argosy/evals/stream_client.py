@@ -79,7 +79,7 @@ class _Connection(asyncio.Protocol):
         self._answer, self._finished = answer, finished
         self._content_type, self._ends_with_close = "", True
         if self._transport is None:
-            self._lose(ErrorKind.CONNECT, "the server closed the connection at once")
+            self._lose(ErrorKind.TRUNCATED, "the server closed the connection before the request")
         else:
             self._transport.write(request)
 
@@ -201,15 +201,15 @@ class StreamClient:
 
     async def _exchange(self, method: str, path: str, body: bytes, answer: Answer) -> Answer:
         head = f"{method} {self._target.base_path}{path}{self._common}Content-Length: {len(body)}\r\n\r\n"
+        request = head.encode("latin-1") + body
         connection: _Connection | None = None
         answer.record.sent_at = self._clock()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                connection = await self._connection()
-                finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                answer.record.sent_at = self._clock()
-                connection.send(head.encode("latin-1") + body, answer, finished)
-                await finished
+                connection = self._idle_connection()
+                if connection is None or not await self._sent(connection, request, answer):
+                    connection = await self._new_connection()
+                    await self._sent(connection, request, answer)
         except TimeoutError:
             answer.fail(ErrorKind.TIMEOUT, f"no end within {self._timeout_seconds:g} s", self._clock())
         except OSError as error:
@@ -222,13 +222,31 @@ class StreamClient:
                 self._give_back(connection, answer)
         return answer
 
-    async def _connection(self) -> _Connection:
+    async def _sent(self, connection: _Connection, request: bytes, answer: Answer) -> bool:
+        """Whether the request reached the server. If not, the server closed an idle connection as we wrote to it.
+
+        Source: RFC 9112, 9.3.1: a request may be sent again if its connection closed before any response.
+        """
+        was_used = connection.idle_since > 0
+        finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        answer.record.sent_at = self._clock()
+        connection.send(request, answer, finished)
+        await finished
+        if was_used and answer.record.error == ErrorKind.TRUNCATED and answer.record.status is None:
+            answer.record.error, answer.record.error_detail, answer.record.ended_at = None, "", 0.0
+            return False
+        return True
+
+    def _idle_connection(self) -> _Connection | None:
         now = self._clock()
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open and now - connection.idle_since < MAX_IDLE_SECONDS:
                 return connection
             connection.abort()
+        return None
+
+    async def _new_connection(self) -> _Connection:
         _, made = await asyncio.get_running_loop().create_connection(
             lambda: _Connection(self._clock), self._target.host, self._target.port, ssl=self._ssl
         )
