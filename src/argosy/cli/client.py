@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -22,6 +22,7 @@ from argosy.core.errors import (
     Unauthorized,
 )
 
+_JSON = {"Content-Type": "application/json"}
 _CONNECT_SECONDS = 5.0
 _SILENCE_SECONDS = 120.0  # Servers send a keep-alive every 15 s; two minutes of nothing is a dead connection.
 
@@ -30,18 +31,25 @@ _SILENCE_SECONDS = 120.0  # Servers send a keep-alive every 15 s; two minutes of
 async def open_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the server at `url` (with or without /v1), with the key of ARGOSY_API_KEY if there is one.
 
-    Raises: InvalidRequest if `url` is none; ArtifactError, never httpx's own, if the server cannot be reached.
+    Raises: InvalidRequest if `url` is none.
     """
     base = url.rstrip("/").removesuffix("/v1")
     if not base.startswith(("http://", "https://")):
         raise InvalidRequest(f"{url!r} is not a server's address: write it as http://127.0.0.1:8000")
     key = read_environment().api_key
-    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     timeout = httpx.Timeout(_SILENCE_SECONDS, connect=_CONNECT_SECONDS)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(base_url=base, headers=headers, timeout=timeout, limits=limits) as client:
+        yield client
+
+
+@contextmanager
+def reaching(client: httpx.AsyncClient) -> Iterator[None]:
+    """Tell trouble on the way to the server in our own words. Raises: ArtifactError, DeadlineExceeded."""
+    base = str(client.base_url).rstrip("/")
     try:
-        async with httpx.AsyncClient(base_url=base, headers=headers, timeout=timeout, limits=limits) as client:
-            yield client
+        yield
     except httpx.ConnectError as error:
         raise ArtifactError(f"no server answers at {base}: start one with `argosy serve`", retryable=True) from error
     except httpx.TimeoutException as error:
@@ -50,9 +58,16 @@ async def open_client(url: str) -> AsyncIterator[httpx.AsyncClient]:
         raise ArtifactError(f"the connection to {base} broke: {error}; try again", retryable=True) from error
 
 
+async def post(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> httpx.Response:
+    """One request with a JSON body, and its whole response. Raises: ArtifactError, DeadlineExceeded."""
+    with reaching(client):
+        return await client.post(path, content=msgspec.json.encode(body), headers=_JSON)
+
+
 async def first_model(client: httpx.AsyncClient) -> str:
     """The name of the first model the server lists. Raises: ArgosyError as the server said; ModelNotFound if none."""
-    response = await client.get("/v1/models")
+    with reaching(client):
+        response = await client.get("/v1/models")
     if response.status_code != httpx.codes.OK:
         raise server_error(response.status_code, response.content)
     models = msgspec.json.decode(response.content)["data"]
@@ -66,21 +81,25 @@ async def stream_events(client: httpx.AsyncClient, body: dict[str, Any]) -> Asyn
 
     Cancels: the request ends on the server, too. Raises: ArgosyError as the server said; EngineError if it broke off.
     """
-    wanted = {**body, "stream": True, "stream_options": {"include_usage": True}}
-    content = msgspec.json.encode(wanted)
-    headers = {"Content-Type": "application/json"}
-    async with client.stream("POST", "/v1/chat/completions", content=content, headers=headers) as response:
-        if response.status_code != httpx.codes.OK:
-            raise server_error(response.status_code, await response.aread())
-        async for line in response.aiter_lines():
-            if line == "data: [DONE]":
-                return
-            if line.startswith("data: "):
-                chunk = msgspec.json.decode(line[6:], type=dict[str, Any])
-                if "error" in chunk:
-                    raise EngineError(str(chunk["error"].get("message", chunk["error"])))
-                yield chunk
+    content = msgspec.json.encode({**body, "stream": True, "stream_options": {"include_usage": True}})
+    with reaching(client):
+        async with client.stream("POST", "/v1/chat/completions", content=content, headers=_JSON) as response:
+            if response.status_code != httpx.codes.OK:
+                raise server_error(response.status_code, await response.aread())
+            async with aclosing(cast("AsyncGenerator[str]", response.aiter_lines())) as lines:
+                async for line in lines:
+                    if line == "data: [DONE]":
+                        return
+                    if line.startswith("data: "):
+                        yield _chunk(line[6:])
     raise EngineError("the answer broke off: send the message again")
+
+
+def _chunk(text: str) -> dict[str, Any]:
+    chunk = msgspec.json.decode(text, type=dict[str, Any])
+    if "error" in chunk:
+        raise EngineError(str(chunk["error"].get("message", chunk["error"])))
+    return chunk
 
 
 def server_error(status: int, body: bytes) -> ArgosyError:

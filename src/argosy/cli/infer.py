@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from argosy.cli import exits, terminal
 from argosy.cli.batch_file import Answers, Row, answer_row, is_failure, open_answers, problem_row, read_rows
-from argosy.cli.client import open_client
+from argosy.cli.client import open_client, post
 from argosy.core.errors import EngineDead, InvalidRequest
 from argosy.core.plugins import resolve
 
@@ -104,11 +104,11 @@ class Batch:
         return (row for row in read_rows(self._prompts) if row.index not in done)
 
     async def ask(self, row: Row, client: httpx.AsyncClient) -> None:
-        """Ask one row and append its answer. Cancels: nothing is appended. Raises: EngineDead; httpx.TransportError."""
+        """Ask one row and append its answer. Cancels: nothing is appended. Raises: EngineDead; ArtifactError."""
         if row.problem:
             self._append(problem_row(row), 400)
             return
-        response = await client.post(row.path, content=msgspec.json.encode({**self._defaults, **row.body}))
+        response = await post(client, row.path, {**self._defaults, **row.body})
         try:
             body = msgspec.json.decode(response.content, type=dict[str, Any])
         except msgspec.MsgspecError as error:
