@@ -225,7 +225,7 @@ class Metrics:
         self._histograms: _Cells[Histogram] = {}
         self._hooks: list[Callable[[], None]] = []
         self._registry = CollectorRegistry(auto_describe=False)
-        self._registry.register(self)  # type: ignore[arg-type]  # duck-typed by prometheus-client
+        self._registry.register(self)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
         GCCollector(registry=self._registry)

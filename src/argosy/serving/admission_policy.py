@@ -144,7 +144,7 @@ class AdmissionQueue:
 
     def _evictable(self, newcomer: Ticket) -> Ticket | None:
         """The last ticket of the longest line, if that line is longer than the newcomer's would become."""
-        longest = max(self._lines.values(), key=lambda line: len(line.tickets))
+        longest = max(self._lines.values(), key=lambda line: len(line.tickets), default=_Line(0.0))
         mine = self._lines.get(newcomer.principal)
         places = len(mine.tickets) + 1 if mine else 1
         if len(longest.tickets) <= places:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import msgspec
+
 from argosy.core.errors import EngineError
 from argosy.core.generation import FinishReason, GenerateOutput, TokenLogprob
 from argosy.serving.delta import Delta, TokenText, ToolCallDelta
 from argosy.serving.options import PreparedRequest, ToolParsing
 from argosy.text.detokenizer import Detokenizer
 from argosy.text.tokenizer import Tokenizer
-from argosy.text.tool_calls import ToolCallParser, ToolFormat
+from argosy.text.tool_calls import ToolCallParser
 
 
 class Answer:
@@ -23,7 +25,10 @@ class Answer:
         self._tokenizer = tokenizer
         self._eos = tokenizer.eos_token_ids
         self._keep_stop = prepared.options.text.include_stop
-        self._detokenizer = Detokenizer(tokenizer, prepared.options.text)
+        text = prepared.options.text
+        if prepared.tools is not None and prepared.tools.keeps_special_tokens:
+            text = msgspec.structs.replace(text, skip_special_tokens=False)
+        self._detokenizer = Detokenizer(tokenizer, text, continues_text=prepared.continues_text)
         self._tools = ToolCalls(prepared.tools) if prepared.tools else None
         self.finish_reason: str | None = None
 
@@ -46,7 +51,8 @@ class Answer:
             self.finish_reason = reason.value
             stop_reason = None if output.stop_token_id in self._eos else output.stop_token_id
         logprobs = self._token_texts(output.logprobs[: len(shown)]) if output.logprobs else ()
-        printable, calls = text.text, ()
+        printable = text.text
+        calls: tuple[ToolCallDelta, ...] = ()
         if self._tools is not None:
             printable, calls = self._tools.push(text.text, is_last=self.finish_reason is not None)
             self.finish_reason = self._tools.finish_reason(self.finish_reason)
@@ -89,7 +95,7 @@ class ToolCalls:
         self._forced = parsing.forced_name
         self._max_calls = parsing.max_calls
         self._called = 0
-        self._parser = ToolCallParser(ToolFormat(parsing.tool_format)) if parsing.tool_format else None
+        self._parser = ToolCallParser(parsing.tool_format) if parsing.tool_format else None
 
     def push(self, text: str, *, is_last: bool) -> tuple[str, tuple[ToolCallDelta, ...]]:
         """The printable part of `text`, and the pieces of tool calls in it."""

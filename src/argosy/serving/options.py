@@ -9,6 +9,7 @@ import msgspec
 
 from argosy.core.generation import GenerateRequest
 from argosy.core.sampling import SamplingOverrides, TextParams
+from argosy.text.tool_calls import ToolFormat
 
 
 class ToolChoiceKind(StrEnum):
@@ -65,23 +66,27 @@ class ToolParsing(msgspec.Struct, frozen=True, kw_only=True):
     """How tool calls are found in the answer.
 
     forced_name: the whole answer is the arguments of this tool (its schema constrains the sampling).
-    tool_format: which of `text.tool_calls` formats to look for otherwise. max_calls: 1 if not parallel.
+    tool_format: what to look for otherwise. max_calls: 1 if not parallel.
+    keeps_special_tokens: the format's marks are special tokens, which must not be skipped.
     """
 
     forced_name: str | None = None
-    tool_format: str | None = None
+    tool_format: ToolFormat | None = None
     max_calls: int | None = None
+    keeps_special_tokens: bool = False
 
 
 class PreparedRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request that passed every check: what `ServedModel.generate` takes.
 
     requests: one per answer, differing in id and seed only. tools: None if no tool call is looked for.
+    continues_text: the answers go on in the middle of a text, so a space at their front belongs to them.
     """
 
     options: GenerateOptions
     requests: tuple[GenerateRequest, ...]
     tools: ToolParsing | None = None
+    continues_text: bool = False
 
     @property
     def prompt_tokens(self) -> int:

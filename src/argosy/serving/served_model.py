@@ -30,7 +30,7 @@ from argosy.serving.preparation import (
 from argosy.serving.tool_choice import ToolPlan, plan_tools
 from argosy.text.chat_template import ChatTemplate
 from argosy.text.tokenizer import Tokenizer
-from argosy.text.tool_calls import detect_tool_format
+from argosy.text.tool_calls import ToolFormat, detect_tool_format
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +84,7 @@ class ServedModel:
         self._tokenizer = language.tokenizer
         self._template = language.chat_template
         source = language.tokenizer.chat_template if language.chat_template else None
-        tool_format = detect_tool_format(source) if source else None
-        self._tool_format = tool_format.value if tool_format else None
+        self._tool_format = detect_tool_format(source) if source else None
         defaults, dropped = supported_defaults(identity.info.sampling_defaults, engine.info.features)
         if dropped:
             logger.warning("model defaults the engine lacks are not used", extra={"fields": dropped})
@@ -132,14 +131,18 @@ class ServedModel:
         """
         plan = plan_tools(prompt, self._chat_tool_format(), has_constraint=options.sampling.constraint is not None)
         token_ids = await self._chat_token_ids(prompt, plan)
-        return self._prepared(token_ids, options, plan)
+        prepared = self._prepared(token_ids, options, plan)
+        if prompt.continue_final_message:
+            return msgspec.structs.replace(prepared, continues_text=True)
+        return prepared
 
     async def prepare_completion(self, prompt: str | Sequence[int], options: GenerateOptions) -> PreparedRequest:
         """Tokenise a prompt (or take its token ids as they are), and check everything.
 
         Raises: InvalidRequest, UnsupportedParameter, ContextLengthExceeded.
         """
-        return self._prepared(await self._token_ids(prompt), options, ToolPlan())
+        prepared = self._prepared(await self._token_ids(prompt), options, ToolPlan())
+        return msgspec.structs.replace(prepared, continues_text=True)
 
     def generate(self, prepared: PreparedRequest) -> Generation:
         """The answers to a prepared request; nothing happens before it is entered."""
@@ -211,7 +214,7 @@ class ServedModel:
             raise InvalidRequest(f"{self.name!r} has no adapter {name!r}: it has {known}", param="model")
         return self.adapters[name]
 
-    def _chat_tool_format(self) -> str | None:
+    def _chat_tool_format(self) -> ToolFormat | None:
         return self._tool_format if self.supports_tools else None
 
     async def _chat_token_ids(self, prompt: ChatPrompt, plan: ToolPlan) -> list[int]:

@@ -9,9 +9,9 @@ import msgspec
 from argosy.core.errors import InvalidRequest, UnsupportedParameter
 from argosy.core.sampling import Constraint, ConstraintKind
 from argosy.serving.options import ChatPrompt, ToolChoiceKind, ToolParsing
+from argosy.text.tool_calls import ToolFormat
 
 _ANY_ARGUMENTS: dict[str, Any] = {"type": "object"}
-_FORCED_FORMAT = "json"  # text.tool_calls: a bare {"name": …, "arguments": …}
 
 
 class ToolPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class ToolPlan(msgspec.Struct, frozen=True, kw_only=True):
     constraint: Constraint | None = None
 
 
-def plan_tools(prompt: ChatPrompt, tool_format: str | None, *, has_constraint: bool) -> ToolPlan:
+def plan_tools(prompt: ChatPrompt, tool_format: ToolFormat | None, *, has_constraint: bool) -> ToolPlan:
     """How to honour the prompt's tools and tool_choice.
 
     With `required` or a named tool, the tool's own JSON schema constrains the sampling, so that the call is valid
@@ -43,7 +43,14 @@ def plan_tools(prompt: ChatPrompt, tool_format: str | None, *, has_constraint: b
                 "or use a model made for tools",
                 param="tools",
             )
-        return ToolPlan(template_tools=prompt.tools, parsing=ToolParsing(tool_format=tool_format, max_calls=max_calls))
+        return ToolPlan(
+            template_tools=prompt.tools,
+            parsing=ToolParsing(
+                tool_format=tool_format,
+                max_calls=max_calls,
+                keeps_special_tokens=tool_format.needs_special_tokens,
+            ),
+        )
     if has_constraint:
         raise InvalidRequest(
             f"tool_choice {kind.value!r} and a response format both dictate the answer: use one of them",
@@ -67,7 +74,7 @@ def _forced(prompt: ChatPrompt, functions: dict[str, dict[str, Any]]) -> ToolPla
     calls = [_call_schema(known, function) for known, function in functions.items()]
     return ToolPlan(
         template_tools=prompt.tools,
-        parsing=ToolParsing(tool_format=_FORCED_FORMAT, max_calls=1),
+        parsing=ToolParsing(tool_format=ToolFormat.LLAMA3, max_calls=1),
         constraint=_schema_constraint(calls[0] if len(calls) == 1 else {"anyOf": calls}),
     )
 
@@ -75,8 +82,8 @@ def _forced(prompt: ChatPrompt, functions: dict[str, dict[str, Any]]) -> ToolPla
 def _call_schema(name: str, function: dict[str, Any]) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {"name": {"const": name}, "arguments": _arguments(function)},
-        "required": ["name", "arguments"],
+        "properties": {"name": {"const": name}, "parameters": _arguments(function)},
+        "required": ["name", "parameters"],
         "additionalProperties": False,
     }
 
