@@ -21,7 +21,7 @@ IS_RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	command -v $$python >/dev/null && $$python -c '$(IS_RECENT)' && echo $$python && break; done || echo python3)
 
-.PHONY: help serve test check format bench clean
+.PHONY: help serve test check format docs bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -41,6 +41,9 @@ check: .venv/.installed-dev ## Check format, lint, types, and who imports whom.
 format: .venv/.installed-dev ## Format the code and put right what the linter can.
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format .
+
+docs: .venv/.installed-dev ## Renew the pages that are written from the code.
+	@$(BIN)/python -m argosy.cli.reference > docs/cli.md
 
 bench: .venv/.installed-openvino ## Measure a running server (ARGS="--help" lists what can be set).
 	@$(BIN)/argosy bench $(ARGS)

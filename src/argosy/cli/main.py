@@ -7,6 +7,7 @@ a function (one command) or a `typer.Typer` (a group). Errors end here, in one l
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -112,6 +113,8 @@ def root(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error has been told on stderr when this returns."""
     debug, arguments = _take_debug(arguments)
+    # A command that wants logs sets them up; the others tell the user themselves.
+    logging.getLogger("argosy").addHandler(logging.NullHandler())
     try:
         result = typer.main.get_command(app).main(list(arguments), prog_name="argosy", standalone_mode=False)
     except typer.TyperException as error:

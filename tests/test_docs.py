@@ -1,0 +1,111 @@
+"""What is public is documented: flags, spec fields, metrics, error codes, dependencies; and the two READMEs agree."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from argosy.cli.main import COMMANDS
+from argosy.cli.reference import reference
+from argosy.core import errors
+from argosy.core.engine import EngineSettings
+from argosy.core.serve_spec import LimitsSpec, ServeSpec
+from argosy.observe.metrics import METRICS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
+
+
+def all_docs() -> str:
+    return "\n".join(page.read_text() for page in DOCS.glob("*.md"))
+
+
+def fences(text: str) -> list[str]:
+    return re.findall(r"^```.*?^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    for fence in fences(text):
+        if fence.startswith("```sh"):
+            yield from fence.splitlines()[1:-1]
+
+
+def errors_below(root: type[errors.ArgosyError]) -> Iterator[type[errors.ArgosyError]]:
+    yield root
+    for leaf in root.__subclasses__():
+        yield from errors_below(leaf)
+
+
+def test_every_command_and_flag_is_documented() -> None:
+    written = (DOCS / "cli.md").read_text()
+    assert written == reference(), "docs/cli.md is behind the commands: run `make docs`"
+
+
+@pytest.mark.parametrize("spec", [ServeSpec, LimitsSpec, EngineSettings])
+def test_every_spec_field_is_documented(spec: type) -> None:
+    text = all_docs()
+    missing = [name for name in spec.__struct_fields__ if f"`{name}`" not in text]  # type: ignore[attr-defined]
+    assert not missing, f"no page of docs/ names the fields {missing} of {spec.__name__}"
+
+
+def test_every_metric_is_documented() -> None:
+    text = (DOCS / "metrics.md").read_text()
+    missing = [metric.name for metric in METRICS if f"`{metric.name}`" not in text]
+    assert not missing
+
+
+def test_every_error_code_is_documented() -> None:
+    text = (DOCS / "errors.md").read_text()
+    missing = [error.code for error in errors_below(errors.ArgosyError) if f"`{error.code}`" not in text]
+    assert not missing
+
+
+def test_every_dependency_has_its_purpose() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    names = {re.split(r"[\[<>=!~ ;]", line)[0] for group in groups for line in group} - {"argosy"}
+    documented = set(re.findall(r"^\| ([a-z0-9-]+) \|", (DOCS / "dependencies.md").read_text(), flags=re.MULTILINE))
+    assert documented - {"package"} == names
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (DOCS / "README.md").read_text()
+    missing = [page.name for page in DOCS.glob("*.md") if page.name != "README.md" and f"({page.name})" not in index]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    broken = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not broken
+
+
+def test_the_readmes_are_in_step() -> None:
+    english, chinese = (ROOT / "README.md").read_text(), (ROOT / "README.zh-CN.md").read_text()
+    assert fences(english) == fences(chinese)
+    for pattern in (r"^#+ ", r"^\| ", r"^- "):
+        assert len(re.findall(pattern, english, re.MULTILINE)) == len(re.findall(pattern, chinese, re.MULTILINE))
+    commands = re.compile(r"`(argosy [^`]+)`")
+    assert commands.findall(english) == commands.findall(chinese)
+
+
+def test_readme_commands_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    lines = [*shell_lines(text), *re.findall(r"`(argosy [^`]+)`", text)]
+    used = {line.split()[1] for line in lines if line.startswith("argosy ")}
+    assert used == set(COMMANDS)
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {line.split()[1] for line in shell_lines(text) if line.startswith("make ")} <= targets
+
+
+def test_python_in_the_readme_compiles() -> None:
+    programs = [fence for fence in fences((ROOT / "README.md").read_text()) if fence.startswith("```python")]
+    assert programs
+    for program in programs:
+        compile("\n".join(program.splitlines()[1:-1]), "README.md", "exec")
