@@ -151,6 +151,12 @@ def make_app() -> Callable[..., Starlette]:
 
 
 @pytest.fixture
+def make_model() -> Callable[..., ServedModel]:
+    """A model of a name over an engine."""
+    return served
+
+
+@pytest.fixture
 def tight_model() -> ServedModel:
     """One runs, nobody waits."""
     return served("echo", ObligingEngine(), limits=AdmissionLimits(max_running=1, max_waiting=0))

@@ -29,7 +29,10 @@ class Admission:
         self._clock = clock
         self._on_refused = on_refused
         self._rate = ServiceRate()
+        # A waiter stands here until it is decided: granted a permit, evicted, or gone. One that was cancelled in this
+        # turn of the loop is still here, or granted, until its task has run: its future is done, its place is not.
         self._waiters: dict[Ticket, asyncio.Future[None]] = {}
+        self._granted: set[Ticket] = set()
 
     @property
     def running(self) -> int:
@@ -52,9 +55,7 @@ class Admission:
         if verdict.admitted:
             return
         if verdict.evicted is not None:
-            self._waiters[verdict.evicted].set_exception(
-                self._refusal("queue_full", f"{verdict.reason}, and other clients hold fewer")
-            )
+            self._evict(verdict.evicted, f"{verdict.reason}, and other clients hold fewer")
         if not verdict.waiting:
             raise self._refusal("queue_full", verdict.reason)
         await self._wait(ticket, deadline)
@@ -67,10 +68,9 @@ class Admission:
 
     def refuse_waiting(self, error: ArgosyError) -> None:
         """Tell everyone who waits that they wait in vain."""
-        for ticket, waiter in self._waiters.items():
-            if not waiter.done():
-                self._queue.leave(ticket)
-                waiter.set_exception(error)
+        for ticket in [ticket for ticket, waiter in self._waiters.items() if not waiter.done()]:
+            self._queue.leave(ticket)
+            self._waiters.pop(ticket).set_exception(error)
 
     async def _wait(self, ticket: Ticket, deadline: float | None) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -87,20 +87,31 @@ class Admission:
             self._give_up(ticket, waiter)
             raise
         finally:
-            del self._waiters[ticket]
+            self._waiters.pop(ticket, None)
+            self._granted.discard(ticket)
 
     def _give_up(self, ticket: Ticket, waiter: asyncio.Future[None]) -> None:
         """Leave the queue, or give back a permit that arrived in the same loop turn as the cancellation."""
-        if waiter.cancelled():
-            self._queue.leave(ticket)
-            self._wake()
-        elif waiter.exception() is None:
+        if ticket in self._granted:
             self._queue.release(ticket)
             self._wake()
+        elif ticket in self._waiters:
+            self._queue.leave(ticket)
+            self._wake()
+        elif not waiter.cancelled():
+            waiter.exception()  # evicted in the same turn: seen, and no longer of interest
 
     def _wake(self) -> None:
         for ticket in self._queue.admit_next():
-            self._waiters[ticket].set_result(None)
+            waiter = self._waiters.pop(ticket)
+            self._granted.add(ticket)
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _evict(self, ticket: Ticket, detail: str) -> None:
+        waiter = self._waiters.pop(ticket)
+        if not waiter.done():
+            waiter.set_exception(self._refusal("queue_full", detail))
 
     def _timeout(self, waited_seconds: float, *, is_deadline: bool) -> Overloaded | DeadlineExceeded:
         if is_deadline:
