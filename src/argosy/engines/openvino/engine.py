@@ -12,15 +12,18 @@ import os
 import secrets
 from collections.abc import AsyncGenerator
 
+import msgspec
+
 from argosy.core.engine import EngineInfo, EngineSettings, EngineStats
 from argosy.core.errors import EngineDead, EngineError, SpecError
 from argosy.core.generation import FinishReason, GenerateOutput, GenerateRequest, TokenLogprob
 from argosy.core.model import ModelFiles, ModelFormat
 from argosy.engines.openvino import watchdog
 from argosy.engines.openvino.channel import Channel
-from argosy.engines.openvino.generation_config import FEATURES, generation_config
+from argosy.engines.openvino.constraints import ConstraintChecker, constraint_fields
+from argosy.engines.openvino.generation_config import CONSTRAINTS, FEATURES, generation_config
 from argosy.engines.openvino.messages import Cancel, Event, Failed, Gain, Load, Ready, Report, Submit
-from argosy.engines.openvino.sizing import kv_cache_tokens, require_known_arguments, require_readable
+from argosy.engines.openvino.sizing import checker_load, kv_cache_tokens, require_known_arguments, require_readable
 
 _WATCH_SECONDS = 1.0
 
@@ -91,7 +94,14 @@ class OpenVinoEngine:
         self._files = files
         self._settings = settings
         self._max_model_len = min(settings.max_model_len or files.info.max_model_len, files.info.max_model_len)
+        self._load = Load(
+            model_path=str(files.weights[0] if files.format is ModelFormat.GGUF else files.root),
+            is_gguf=files.format is ModelFormat.GGUF,
+            settings=settings,
+            kv_cache_tokens=kv_cache_tokens(files.info, settings, self._max_model_len),
+        )
         self._channel = Channel(self._on_event, self._on_death)
+        self._checker = ConstraintChecker(checker_load(self._load))
         self._streams: dict[int, Stream] = {}
         self._next_number = 0
         self._num_scheduled = 0
@@ -101,7 +111,8 @@ class OpenVinoEngine:
         self._death: str | None = None
         self._is_closed = False
         self._watch_timer: asyncio.TimerHandle | None = None
-        self._last_message = self._last_progress = watchdog.Pulse(now=0.0, cpu_seconds=0.0)
+        self._last_message = 0.0
+        self._last_progress = watchdog.Pulse(now=0.0)
 
     @property
     def info(self) -> EngineInfo:
@@ -115,7 +126,7 @@ class OpenVinoEngine:
             device=ready.device,
             max_model_len=min(self._max_model_len, ready.kv_cache_tokens),
             max_num_seqs=ready.max_num_seqs,
-            features=FEATURES,
+            features=FEATURES | (CONSTRAINTS if ready.eos_token_id is not None else frozenset()),
             kv_cache_tokens=ready.kv_cache_tokens,
         )
 
@@ -124,15 +135,7 @@ class OpenVinoEngine:
         self._started = asyncio.get_running_loop().create_future()
         try:
             await self._channel.open()
-            self._channel.send(
-                Load(
-                    model_path=str(_model_path(self._files)),
-                    architecture=self._files.info.architecture,
-                    digest=self._files.digest,
-                    settings=self._settings,
-                    kv_cache_tokens=kv_cache_tokens(self._files.info, self._settings, self._max_model_len),
-                )
-            )
+            self._channel.send(self._load)
             self._ready = await self._started
         except BaseException:
             await self.close()
@@ -145,17 +148,9 @@ class OpenVinoEngine:
         """
         self._require_alive()
         self._require_fitting(request)
-        number = self._next_number
-        self._next_number += 1
-        stream = self._streams[number] = Stream(request.sampling.logprobs is not None)
-        self._channel.send(
-            Submit(
-                number=number,
-                prompt_token_ids=request.prompt_token_ids,
-                config=generation_config(request.sampling, fallback_seed=secrets.randbits(31)),
-                constraint=request.sampling.constraint,
-            )
-        )
+        submit = await self._submission(request)
+        stream = self._streams[submit.number] = Stream(request.sampling.logprobs is not None)
+        self._channel.send(submit)
         self._watch()
         try:
             while not (stream.has_ended and not stream.gains):
@@ -163,9 +158,28 @@ class OpenVinoEngine:
                 yield stream.take()
         finally:
             if not stream.has_ended:
-                self._channel.send(Cancel(number=number))
+                self._channel.send(Cancel(number=submit.number))
                 await stream.wait_for_end()
-            self._streams.pop(number, None)
+            self._streams.pop(submit.number, None)
+
+    async def _submission(self, request: GenerateRequest) -> Submit:
+        params = request.sampling
+        constraint = params.constraint
+        if constraint is not None:
+            await self._checker.require_usable(constraint)
+            self._require_alive()
+            # An answer that must match ends when it has matched, whether or not the caller listed an end token.
+            eos = self._ready.eos_token_id if self._ready is not None else None
+            if eos is not None and not params.stop_token_ids:
+                params = msgspec.structs.replace(params, stop_token_ids=(eos,))
+        self._next_number += 1
+        return Submit(
+            number=self._next_number,
+            prompt_token_ids=request.prompt_token_ids,
+            config=generation_config(params, fallback_seed=secrets.randbits(31)),
+            stop_token_ids=params.stop_token_ids,
+            constraint=constraint_fields(constraint) if constraint is not None else None,
+        )
 
     def stats(self) -> EngineStats:
         """The load after the last step."""
@@ -188,6 +202,7 @@ class OpenVinoEngine:
             self._watch_timer.cancel()
         self._fail_all("the engine was closed")
         await self._channel.close()
+        await self._checker.close()
 
     def _require_alive(self) -> None:
         if self._death is not None:
@@ -201,12 +216,17 @@ class OpenVinoEngine:
             raise EngineError("the prompt has no tokens: send at least one")
         if not 0 <= min(request.prompt_token_ids) <= max(request.prompt_token_ids) < vocab_size:
             raise EngineError(f"a prompt token id is outside the model's vocabulary of {vocab_size}")
+        capacity = self.info.kv_cache_tokens
+        if len(request.prompt_token_ids) >= capacity:
+            raise EngineError(
+                f"the prompt has {len(request.prompt_token_ids)} tokens and the KV cache holds {capacity}: shorten the "
+                "prompt or raise kv_cache_bytes"
+            )
         if request.adapter is not None:
             raise EngineError("the openvino engine serves no adapters: merge it into the model, or use vllm")
 
     def _on_event(self, event: Event) -> None:
-        now = asyncio.get_running_loop().time()
-        self._last_message = watchdog.Pulse(now=now, cpu_seconds=self._last_message.cpu_seconds)
+        self._last_message = asyncio.get_running_loop().time()
         if isinstance(event, Report):
             self._num_scheduled = event.num_scheduled
             self._kv_cache_usage_ratio = event.kv_cache_usage_ratio
@@ -243,30 +263,24 @@ class OpenVinoEngine:
         """Look after the child while it owes answers. F-04."""
         if self._watch_timer is None and not self._is_closed and self._death is None:
             loop = asyncio.get_running_loop()
-            self._last_message = self._last_progress = self._pulse(loop.time())
+            self._last_message = loop.time()
+            self._last_progress = self._pulse()
             self._watch_timer = loop.call_later(_WATCH_SECONDS, self._look)
 
     def _look(self) -> None:
         self._watch_timer = None
         if not self._streams or self._is_closed or self._death is not None:
             return
-        loop = asyncio.get_running_loop()
-        pulse = self._pulse(loop.time())
+        pulse = self._pulse()
         if watchdog.has_progressed(self._last_progress, pulse):
             self._last_progress = pulse
         reason = watchdog.hang_reason(self._last_message, self._last_progress, pulse)
-        if reason is not None:
-            self._channel.kill()
-            self._on_death(f"its process hung ({reason}) and was killed")
+        if reason is None:
+            self._watch_timer = asyncio.get_running_loop().call_later(_WATCH_SECONDS, self._look)
             return
-        self._watch_timer = loop.call_later(_WATCH_SECONDS, self._look)
+        self._channel.kill()
+        self._on_death(f"its process hung ({reason}) and was killed")
 
-    def _pulse(self, now: float) -> watchdog.Pulse:
-        stat = watchdog.read_stat(self._channel.pid) if self._channel.pid else None
-        # Without /proc there is no CPU time to see: count the child as working and rely on the step's time limit.
-        spent = watchdog.cpu_seconds(stat, os.sysconf("SC_CLK_TCK")) if stat else now
-        return watchdog.Pulse(now=now, cpu_seconds=spent)
-
-
-def _model_path(files: ModelFiles) -> object:
-    return files.weights[0] if files.format is ModelFormat.GGUF else files.root
+    def _pulse(self) -> watchdog.Pulse:
+        now = asyncio.get_running_loop().time()
+        return watchdog.read_pulse(self._channel.pid or 0, now, os.sysconf("SC_CLK_TCK"))

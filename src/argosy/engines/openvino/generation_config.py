@@ -43,6 +43,7 @@ def generation_config(params: SamplingParams, *, fallback_seed: int) -> dict[str
 
     fallback_seed: for requests without one; the library's own default is 0 for all, so that unseeded requests would
     repeat each other.
+    The set stop_token_ids travels beside the fields: msgpack has no sets.
     Source: openvino_genai.GenerationConfig (2026.4); the library stops on any of stop_token_ids unless ignore_eos,
     and puts in the model's own eos id unless eos_token_id is set.
     """
@@ -56,10 +57,9 @@ def generation_config(params: SamplingParams, *, fallback_seed: int) -> dict[str
         "apply_chat_template": False,
     }
     if params.stop_token_ids:
-        fields["stop_token_ids"] = sorted(set(params.stop_token_ids))
         fields["eos_token_id"] = params.stop_token_ids[0]
     else:
-        fields["ignore_eos"] = True
+        fields |= {"ignore_eos": True, "min_new_tokens": 0}
     if params.temperature < GREEDY_TEMPERATURE:
         return fields | {"do_sample": False}
     fields |= {

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import openvino
 import openvino_genai
 
-from argosy.core.engine import EngineSettings
+from argosy.core.gguf import read_gguf
+from argosy.engines.openvino import sizing
 from argosy.engines.openvino.messages import Load
+from argosy.engines.openvino.toy import write_toy_gguf
+from argosy.engines.openvino.vocabulary import no_tokenizer, token_spellings, vocabulary_tokenizer
 
-# Tokens in one block of OpenVINO's paged KV cache on CPUs. Source: openvino.genai, cache manager (block size 32).
+# Tokens in one block of OpenVINO's paged KV cache on CPUs. Source: openvino.genai, cache manager.
 KV_BLOCK_TOKENS = 32
-DEFAULT_MAX_NUM_SEQS = 64
-DEFAULT_MAX_NUM_BATCHED_TOKENS = 512
+
+
+class Vocabulary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pipeline knows of text: enough for constraints, or nothing (eos_token_id is None)."""
+
+    tokenizer: Any
+    size: int
+    eos_token_id: int | None
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,42 +35,74 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: Any
     kv_cache_tokens: int
     max_num_seqs: int
-    has_tokenizer: bool
+    eos_token_id: int | None
     phases: dict[str, float]
 
 
 def load_pipeline(load: Load) -> Loaded:
     """Read, compile and allocate. Raises: RuntimeError from OpenVINO, whose text names the cause."""
     began = time.perf_counter()
-    scheduler = scheduler_config(load)
-    pipeline = openvino_genai.ContinuousBatchingPipeline(
-        load.model_path, scheduler, load.settings.device, _properties(load.settings)
-    )
+    vocabulary = _gguf_vocabulary(Path(load.model_path)) if load.is_gguf else _converted_vocabulary(load.model_path)
+    spelled = time.perf_counter()
+    scheduler = _scheduler_config(load)
+    if load.is_checker:
+        pipeline = _toy_pipeline(vocabulary, scheduler)
+    else:
+        pipeline = openvino_genai.ContinuousBatchingPipeline(
+            load.model_path, vocabulary.tokenizer, scheduler, load.settings.device, **_properties(load)
+        )
     return Loaded(
         pipeline=pipeline,
         kv_cache_tokens=scheduler.num_kv_blocks * KV_BLOCK_TOKENS,
         max_num_seqs=scheduler.max_num_seqs,
-        has_tokenizer=True,
-        phases={"load": time.perf_counter() - began},
+        eos_token_id=vocabulary.eos_token_id,
+        phases={"vocabulary": spelled - began, "weights": time.perf_counter() - spelled},
     )
 
 
-def scheduler_config(load: Load) -> Any:
+def _gguf_vocabulary(path: Path) -> Vocabulary:
+    metadata = read_gguf(path).metadata
+    spellings = token_spellings(metadata)
+    eos = metadata.get("tokenizer.ggml.eos_token_id")
+    if spellings is None or not isinstance(eos, int):
+        return Vocabulary(tokenizer=no_tokenizer(), size=0, eos_token_id=None)
+    return Vocabulary(tokenizer=vocabulary_tokenizer(spellings, eos), size=len(spellings), eos_token_id=eos)
+
+
+def _converted_vocabulary(directory: str) -> Vocabulary:
+    tokenizer = openvino_genai.Tokenizer(directory)
+    size = len(tokenizer.get_vocab())
+    eos = int(tokenizer.get_eos_token_id())
+    return Vocabulary(tokenizer=tokenizer, size=size, eos_token_id=eos if size and eos >= 0 else None)
+
+
+def _toy_pipeline(vocabulary: Vocabulary, scheduler: Any) -> Any:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "toy.gguf"
+        write_toy_gguf(path, vocabulary.size)
+        return openvino_genai.ContinuousBatchingPipeline(
+            str(path), vocabulary.tokenizer, scheduler, "CPU", INFERENCE_NUM_THREADS=1
+        )
+
+
+def _scheduler_config(load: Load) -> Any:
     """How the batch is formed."""
     settings = load.settings
     config = openvino_genai.SchedulerConfig()
     config.num_kv_blocks = max(load.kv_cache_tokens // KV_BLOCK_TOKENS, 1)
-    config.max_num_seqs = settings.max_num_seqs or DEFAULT_MAX_NUM_SEQS
-    config.max_num_batched_tokens = settings.max_num_batched_tokens or DEFAULT_MAX_NUM_BATCHED_TOKENS
+    config.max_num_seqs = settings.max_num_seqs or sizing.DEFAULT_MAX_NUM_SEQS
+    config.max_num_batched_tokens = settings.max_num_batched_tokens or sizing.DEFAULT_MAX_NUM_BATCHED_TOKENS
     config.enable_prefix_caching = settings.enable_prefix_caching
     config.dynamic_split_fuse = True
     return config
 
 
-def _properties(settings: EngineSettings) -> dict[str, Any]:
+def _properties(load: Load) -> dict[str, Any]:
     properties: dict[str, Any] = {}
-    if settings.num_threads:
-        properties["INFERENCE_NUM_THREADS"] = settings.num_threads
+    if load.settings.num_threads:
+        properties["INFERENCE_NUM_THREADS"] = load.settings.num_threads
+    if "kv_cache_precision" in load.settings.engine_args:
+        properties["KV_CACHE_PRECISION"] = str(load.settings.engine_args["kv_cache_precision"])
     return properties
 
 

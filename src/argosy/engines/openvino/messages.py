@@ -13,7 +13,6 @@ import msgspec
 
 from argosy.core.engine import EngineSettings
 from argosy.core.errors import EngineError
-from argosy.core.sampling import Constraint
 
 # A prompt of a million tokens is 5 MB of msgpack.
 MAX_FRAME_BYTES = 64 * 2**20
@@ -21,22 +20,26 @@ _HEADER = struct.Struct("<I")
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
-    """First command: load these files."""
+    """First command: load these files. is_checker: load a toy model over their vocabulary instead."""
 
     model_path: str
-    architecture: str
-    digest: str
+    is_gguf: bool
     settings: EngineSettings
     kv_cache_tokens: int
+    is_checker: bool = False
 
 
 class Submit(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
-    """Run this request with the next step. `config` holds fields of openvino_genai.GenerationConfig."""
+    """Run this request with the next step.
+
+    config: fields of openvino_genai.GenerationConfig. constraint: fields of its StructuredOutputConfig.
+    """
 
     number: int
     prompt_token_ids: tuple[int, ...]
     config: dict[str, Any]
-    constraint: Constraint | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    constraint: dict[str, str] | None = None
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
@@ -46,13 +49,16 @@ class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=Tru
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
-    """The pipeline is loaded. phases: what the start consisted of, in seconds."""
+    """The pipeline is loaded. eos_token_id: None = tokens cannot be spelled, so constraints cannot be used.
+
+    phases: what the start consisted of, in seconds.
+    """
 
     version: str
     device: str
     kv_cache_tokens: int
     max_num_seqs: int
-    has_tokenizer: bool
+    eos_token_id: int | None
     phases: dict[str, float]
 
 

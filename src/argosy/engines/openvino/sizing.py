@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 
+import msgspec
+
 from argosy.core.engine import EngineSettings
 from argosy.core.errors import SpecError
 from argosy.core.model import ModelFiles, ModelFormat, ModelInfo
+from argosy.engines.openvino.messages import Load
 
 # Source: openvino.genai, gguf_modeling.cpp (create_from_gguf): other architectures are refused there after reading
 # the whole file.
 GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
-KNOWN_ARGUMENTS = ("kv_cache_precision", "prompt_lookup")
+KNOWN_ARGUMENTS = ("kv_cache_precision",)
+DEFAULT_MAX_NUM_SEQS = 64
+DEFAULT_MAX_NUM_BATCHED_TOKENS = 512
 # Enough for 32 conversations of 1,024 tokens beside one of the model's full length; small enough for a laptop.
 _DEFAULT_CONVERSATIONS = 32
 _DEFAULT_CONVERSATION_TOKENS = 1024
@@ -33,6 +38,12 @@ def kv_cache_tokens(info: ModelInfo, settings: EngineSettings, max_model_len: in
     wanted = max_model_len + _DEFAULT_CONVERSATIONS * _DEFAULT_CONVERSATION_TOKENS
     affordable = int(_total_memory_bytes() * _MEMORY_SHARE) // per_token
     return min(wanted, affordable)
+
+
+def checker_load(load: Load) -> Load:
+    """The constraint checker's process: the same vocabulary, next to no cache."""
+    settings = EngineSettings(max_num_seqs=1)
+    return msgspec.structs.replace(load, settings=settings, kv_cache_tokens=1024, is_checker=True)
 
 
 def require_known_arguments(settings: EngineSettings) -> None:

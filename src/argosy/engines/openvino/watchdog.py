@@ -1,4 +1,4 @@
-"""Is a silent child computing, or hung? One pure decision over two observations."""
+"""Is a silent child computing, or hung? Pure decisions over what /proc says of it. F-04."""
 
 from __future__ import annotations
 
@@ -6,33 +6,21 @@ from pathlib import Path
 
 import msgspec
 
-# A long prefill is silent for seconds but burns CPU; a stopped or dead-locked process burns none. F-04 asks that a
-# hang be noticed in 3 s.
-STALL_SECONDS = 3.0
+# How long a child that owes an answer may be silent without using any CPU, by the state of its main thread
+# (proc(5)). Stopped or traced: it will not come back by itself. Asleep: its threads may be starved by neighbours on
+# a busy machine, so more patience. Runnable or waiting for a disk: only the limit for one step applies.
+PATIENCE_SECONDS = {"T": 2.0, "t": 2.0, "Z": 2.0, "X": 2.0, "S": 20.0}
 # Native code that loops for ever burns CPU: no honest step takes this long on supported machines.
 STEP_TIMEOUT_SECONDS = 120.0
-_PROGRESS_CPU_SECONDS = 0.05
+_PROGRESS_CPU_SECONDS = 0.02
 
 
 class Pulse(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the child at one moment. Units: seconds, monotonic and of CPU."""
+    """What is known of the child at one moment. Units: seconds, monotonic and of CPU. state: as in proc(5)."""
 
     now: float
-    cpu_seconds: float
-
-
-def hang_reason(at_last_message: Pulse, at_last_progress: Pulse, current: Pulse) -> str | None:
-    """Why the child counts as hung, or None. For a child that owes an answer.
-
-    at_last_message: when it last reported. at_last_progress: the latest pulse at which its CPU time had grown.
-    """
-    silent = current.now - at_last_message.now
-    if silent > STEP_TIMEOUT_SECONDS:
-        return f"one step took longer than {STEP_TIMEOUT_SECONDS:.0f} s"
-    stalled = current.now - max(at_last_progress.now, at_last_message.now)
-    if stalled > STALL_SECONDS:
-        return f"it was silent and used no CPU for {stalled:.1f} s"
-    return None
+    cpu_seconds: float = 0.0
+    state: str = "R"
 
 
 def has_progressed(earlier: Pulse, current: Pulse) -> bool:
@@ -40,15 +28,29 @@ def has_progressed(earlier: Pulse, current: Pulse) -> bool:
     return current.cpu_seconds - earlier.cpu_seconds >= _PROGRESS_CPU_SECONDS
 
 
-def cpu_seconds(stat_line: str, ticks_per_second: int) -> float:
-    """CPU time of a process from its /proc/PID/stat. Source: proc(5), fields 14 and 15 after the command name."""
-    fields = stat_line.rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / ticks_per_second
+def hang_reason(last_message: float, last_progress: Pulse, current: Pulse) -> str | None:
+    """Why a child that owes an answer counts as hung, or None.
+
+    Units: last_message in seconds, when it last reported. last_progress: the latest pulse with more CPU time.
+    """
+    silent = current.now - last_message
+    if silent > STEP_TIMEOUT_SECONDS:
+        return f"one step took longer than {STEP_TIMEOUT_SECONDS:.0f} s"
+    stalled = current.now - max(last_progress.now, last_message)
+    patience = PATIENCE_SECONDS.get(current.state, STEP_TIMEOUT_SECONDS)
+    if stalled > patience:
+        return f"it was silent and used no CPU for {stalled:.1f} s, in state {current.state}"
+    return None
 
 
-def read_stat(pid: int) -> str | None:
-    """/proc/PID/stat, or None where there is none (another system, or the process is gone)."""
+def read_pulse(pid: int, now: float, ticks_per_second: int) -> Pulse:
+    """The process now. Where there is no /proc it counts as running, and only the limit for one step applies.
+
+    Source: proc(5): after the command's name in parentheses, field 1 is the state, 12 and 13 are CPU ticks.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return None
+        return Pulse(now=now)
+    fields = line.rpartition(")")[2].split()
+    return Pulse(now=now, cpu_seconds=(int(fields[11]) + int(fields[12])) / ticks_per_second, state=fields[0])

@@ -8,11 +8,12 @@ Interrupt and terminate signals are the server's to answer, which lets running r
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 import numpy
@@ -35,6 +36,7 @@ from argosy.engines.openvino.messages import (
 
 _DECODER = msgspec.msgpack.Decoder(Command, dec_hook=lambda kind, text: kind(text))
 _RECEIVE_BYTES = 2**20
+_SOURCE_LOCATION = re.compile(r"^(\[[\d:]+\] )?/\S+:\d+:? ?")
 _UNSCHEDULABLE = "the KV cache is smaller than this one request: give the engine more memory or send a shorter one"
 _STOP = openvino_genai.GenerationFinishReason.STOP
 _RUNNING = openvino_genai.GenerationStatus.RUNNING
@@ -80,6 +82,9 @@ class Batch:
         """Put the request into the next step; what the library refuses is answered with the next report."""
         try:
             config = openvino_genai.GenerationConfig(**command.config)
+            config.stop_token_ids = set(command.stop_token_ids)
+            if command.constraint is not None:
+                config.structured_output_config = openvino_genai.StructuredOutputConfig(**command.constraint)
             ids = numpy.array([command.prompt_token_ids], dtype=numpy.int64)
             self._handles[command.number] = self._pipeline.add_request(command.number, loading.tensor(ids), config)
         except Exception as exc:  # noqa: BLE001  # boundary: one refused request must not end the batch
@@ -136,12 +141,13 @@ def _ending_without_tokens(number: int, handle: Any) -> Gain | None:
 
 
 def _first_line(exc: BaseException) -> str:
-    """The telling line of a native error: the last, since the first name source files of the library."""
-    lines = [line for line in str(exc).strip().splitlines() if line.strip()]
-    return lines[-1] if lines else type(exc).__name__
+    """The telling line of a native error, without the library's own source paths and clock."""
+    lines = [_SOURCE_LOCATION.sub("", line).strip() for line in str(exc).splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return telling[0] if telling else str(exc).strip() or type(exc).__name__
 
 
-def _serve(mailbox: Mailbox, pipeline: Any) -> None:
+def _serve(mailbox: Mailbox, pipeline: Any) -> NoReturn:
     batch = Batch(pipeline)
     while True:
         for command in mailbox.take(wait=not batch.is_busy):
@@ -167,15 +173,15 @@ def _start(mailbox: Mailbox) -> Any:
             device=load.settings.device,
             kv_cache_tokens=loaded.kv_cache_tokens,
             max_num_seqs=loaded.max_num_seqs,
-            has_tokenizer=loaded.has_tokenizer,
+            eos_token_id=loaded.eos_token_id,
             phases=loaded.phases,
         )
     )
     return loaded.pipeline
 
 
-def main(descriptor: int) -> int:
-    """Serve until the parent closes its end. Returns the exit code."""
+def main(descriptor: int) -> NoReturn:
+    """Serve until the parent closes its end, then leave."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     # Native code prints to stdout now and then; stdout is the server's.
@@ -184,15 +190,17 @@ def main(descriptor: int) -> int:
     try:
         _serve(mailbox, _start(mailbox))
     except (EOFError, ConnectionError):
-        return 0
+        _leave(0)
     except Exception as exc:  # noqa: BLE001  # boundary: the parent learns why its engine died
         mailbox.send(Failed(message=_first_line(exc)))
-        return 1
-    return 0
+        _leave(1)
+
+
+def _leave(code: int) -> NoReturn:
+    """End at once: tearing down a pipeline that still holds requests takes time and prints errors of its own."""
+    sys.stderr.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    # Not sys.exit: tearing down a pipeline that still holds requests prints errors of its own and takes time.
-    code = main(int(sys.argv[1]))
-    sys.stderr.flush()
-    os._exit(code)
+    main(int(sys.argv[1]))
