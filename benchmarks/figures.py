@@ -46,7 +46,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         """The Markdown row: what, median [range], bar, met, both sides, steal."""
         sign = "≥" if self.is_floor else "≤"
         bar = "–" if self.bar is None else f"{sign} {self.bar:g}{self.unit}"
-        shown = f"{self.median:.3g}{self.unit} [{min(self.values):.3g}–{max(self.values):.3g}]"
+        shown = f"{self.median:.4g}{self.unit} [{min(self.values):.4g}–{max(self.values):.4g}]"
         return f"| {self.what} | {shown} | {bar} | {'yes' if self.is_met else 'no'} | {self.detail} | {steal:.1%} |"
 
 
@@ -86,7 +86,7 @@ class Run:
 
 def machine_facts() -> dict[str, Any]:
     """What the numbers depend on: processor, cores, memory, Python, kernel, load of others."""
-    cpu = {}
+    cpu: dict[str, str] = {}
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         key, _, value = line.partition(":")
         cpu.setdefault(key.strip(), value.strip())
