@@ -59,7 +59,10 @@ class BodyDecoder(Generic[_Body]):
         return self._decode_without_neutral_fields(body)
 
     def _decode_without_neutral_fields(self, body: bytes) -> _Body:
-        fields = msgspec.json.decode(body, type=dict[str, Any])
+        try:
+            fields = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise _malformed(exc) from exc
         for name in [name for name in fields if name not in self._fields]:
             unhonoured = UNHONOURED.get(name)
             if unhonoured is None:

@@ -1,0 +1,211 @@
+"""Who may come in (D-15, D-16, D-17), over a real socket."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import httpx
+import pytest
+
+from argosy.core.errors import Conflict, NotFound, SpecError
+from argosy.core.principal import Scope
+from argosy.core.serve_spec import ServeSpec, check_serve_spec
+from argosy.server.access import PROBES, presented_key
+from argosy.server.api_keys import ApiKeys, create_key, read_keys, revoke_key
+
+pytestmark = pytest.mark.anyio
+
+
+def key_file(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    path = tmp_path / "keys.json"
+    scopes = {"infer": (Scope.INFER,), "metrics": (Scope.METRICS,), "admin": (Scope.ADMIN,)}
+    return path, {name: create_key(path, name, held) for name, held in scopes.items()}
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+async def test_d15_every_route_of_the_table_is_closed_without_a_key(live, tmp_path) -> None:
+    path, _ = key_file(tmp_path)
+    async with live(api_keys_file=path) as server, httpx.AsyncClient(base_url=server.url) as client:
+        seen = 0
+        for route in server.app.routes:
+            for method in route.methods:
+                answer = await client.request(method, route.path.replace("{", "").replace("}", ""))
+                expected = 200 if route.path in PROBES else 401
+                assert answer.status_code == expected, (method, route.path)
+                if expected == 401:
+                    assert "www-authenticate" in answer.headers
+                seen += 1
+        assert seen > 15
+        assert (await client.get("/no/such/route")).status_code == 401
+        assert (await client.get("/health/")).status_code == 401
+        assert (await client.get("//health")).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "path"),
+    [
+        ({"authorization": "Bearer wrong-key-wrong-key"}, "/v1/models"),
+        ({"authorization": "Bearer"}, "/v1/models"),
+        ({"authorization": "KEY"}, "/v1/models"),
+        ({"authorization": "Basic !!!"}, "/v1/models"),
+        ({"x-api-key": "KEY"}, "/v1/models"),
+        ({}, "/v1/models?api_key=KEY"),
+        ({}, "/v1/models?authorization=Bearer%20KEY"),
+    ],
+)
+async def test_d15_a_key_counts_only_in_its_header_and_only_if_known(live, tmp_path, headers, path) -> None:
+    file, keys = key_file(tmp_path)
+    filled = {name: value.replace("KEY", keys["infer"]) for name, value in headers.items()}
+    async with live(api_keys_file=file) as server, httpx.AsyncClient(base_url=server.url) as client:
+        answer = await client.get(path.replace("KEY", keys["infer"]), headers=filled)
+    assert answer.status_code == 401
+    assert answer.json()["error"]["type"] == "AuthenticationError"
+    assert keys["infer"] not in answer.text
+
+
+async def test_d15_two_authorization_headers_are_refused(live, tmp_path) -> None:
+    file, keys = key_file(tmp_path)
+    async with live(api_keys_file=file) as server:
+        line = f"Authorization: Bearer {keys['infer']}\r\n"
+        raw = f"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n{line}{line}Connection: close\r\n\r\n"
+        answer = await server.send(raw.encode())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"came twice" in answer
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "status"),
+    [
+        ("infer", "/v1/models", 200),
+        ("infer", "/metrics", 403),
+        ("infer", "/load", 403),
+        ("metrics", "/metrics", 200),
+        ("metrics", "/v1/models", 403),
+        ("admin", "/v1/models", 200),
+        ("admin", "/metrics", 200),
+    ],
+)
+async def test_d15_scopes(live, tmp_path, key, path, status) -> None:
+    file, keys = key_file(tmp_path)
+    async with live(api_keys_file=file) as server, httpx.AsyncClient(base_url=server.url) as client:
+        assert (await client.get(path, headers=bearer(keys[key]))).status_code == status
+
+
+def test_d15_schemes_are_case_insensitive_and_browsers_send_basic() -> None:
+    pair = base64.b64encode(b"anyone:the-key").decode()
+    assert presented_key("bearer the-key") == presented_key("BEARER the-key") == "the-key"
+    assert presented_key(f"Basic {pair}") == "the-key"
+    assert presented_key("Digest the-key") is None
+
+
+def test_d15_keys_are_stored_as_hashes_in_a_private_file(tmp_path) -> None:
+    path = tmp_path / "keys.json"
+    key = create_key(path, "ci", (Scope.INFER,))
+    assert key not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    principal = ApiKeys(read_keys(path).keys).principal(key)
+    assert principal is not None
+    assert principal.name == "ci"
+    with pytest.raises(Conflict, match="a key named 'ci' already"):
+        create_key(path, "ci", (Scope.INFER,))
+    with pytest.raises(NotFound, match="no key named 'cd': it has ci"):
+        revoke_key(path, "cd")
+    revoke_key(path, "ci")
+    assert read_keys(path).keys == ()
+
+
+def test_a_key_file_others_can_read_is_refused(tmp_path) -> None:
+    path = tmp_path / "keys.json"
+    create_key(path, "ci", (Scope.INFER,))
+    path.chmod(0o644)
+    with pytest.raises(SpecError, match="chmod 600"):
+        read_keys(path)
+
+
+async def test_an_empty_key_file_does_not_open_the_door(live, tmp_path) -> None:
+    path = tmp_path / "keys.json"
+    create_key(path, "ci", (Scope.INFER,))
+    revoke_key(path, "ci")
+    with pytest.raises(SpecError, match="holds no key, which would let everyone in"):
+        async with live(api_keys_file=path):
+            pass
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])
+def test_d16_others_are_not_let_in_without_a_key(host) -> None:
+    with pytest.raises(SpecError, match="lets other machines in, and no API key is set"):
+        check_serve_spec(ServeSpec(model="m", host=host))
+    check_serve_spec(ServeSpec(model="m", host=host, insecure=True))
+    check_serve_spec(ServeSpec(model="m", host=host, api_keys=("long-enough-key",)))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
+def test_d16_the_own_machine_needs_no_key(host) -> None:
+    check_serve_spec(ServeSpec(model="m", host=host))
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "evil"])
+async def test_d17_a_rebound_name_is_not_ours(live, host) -> None:
+    async with live() as server, httpx.AsyncClient(base_url=server.url) as client:
+        answer = await client.get("/v1/models", headers={"host": host})
+    assert answer.status_code == 403
+    assert "is not served here" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1:9", "[::1]:80", "10.0.0.7"])
+async def test_d17_own_names_and_bare_addresses_are_ours(live, host) -> None:
+    async with live() as server, httpx.AsyncClient(base_url=server.url) as client:
+        assert (await client.get("/v1/models", headers={"host": host})).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
+async def test_d17_pages_from_elsewhere_are_refused(live, origin) -> None:
+    async with live() as server, httpx.AsyncClient(base_url=server.url) as client:
+        for method, path in (("POST", "/v1/completions"), ("GET", "/v1/models"), ("OPTIONS", "/v1/models")):
+            answer = await client.request(method, path, headers={"origin": origin}, json={})
+            assert answer.status_code == 403
+            assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_d17_an_allowed_origin_and_our_own_page_may_call(live) -> None:
+    friend = "https://app.example"
+    async with live(allowed_origins=(friend,)) as server, httpx.AsyncClient(base_url=server.url) as client:
+        answer = await client.get("/v1/models", headers={"origin": friend})
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, friend)
+        asked = await client.options("/v1/models", headers={"origin": friend})
+        assert asked.status_code == 204
+        own = await client.get("/v1/models", headers={"origin": server.url})
+        assert own.status_code == 200
+        assert "access-control-allow-origin" not in own.headers
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""])
+async def test_d17_bodies_a_foreign_form_could_send_are_refused(live, kind) -> None:
+    async with live() as server, httpx.AsyncClient(base_url=server.url) as client:
+        answer = await client.post("/v1/completions", content=b'{"prompt":"a"}', headers={"content-type": kind})
+    assert answer.status_code == 400
+    assert "only 'application/json' is read here" in answer.json()["error"]["message"]
+
+
+async def test_d17_nothing_may_be_framed_or_sniffed(live) -> None:
+    async with live() as server, httpx.AsyncClient(base_url=server.url) as client:
+        for path in ("/", "/v1/models", "/livez", "/nowhere"):
+            headers = (await client.get(path)).headers
+            assert headers["x-frame-options"] == "DENY"
+            assert headers["x-content-type-options"] == "nosniff"
+            assert "default-src 'none'" in headers["content-security-policy"]
+            assert "frame-ancestors 'none'" in headers["content-security-policy"]
+            assert "unsafe" not in headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../app.py", "..%2fapp.py", "%2e%2e/app.py", "....//app.py", "/etc/passwd", "app.js%00", ""]
+)
+async def test_d21_the_page_has_only_its_own_files(live, name) -> None:
+    async with live() as server:
+        raw = f"GET /assets/{name} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert (await server.send(raw.encode())).startswith(b"HTTP/1.1 404 ")
