@@ -216,6 +216,10 @@ def test_parse_a_tool_call(client: openai.OpenAI) -> None:
     calls = completion.choices[0].message.tool_calls
     assert calls is not None
     assert calls[0].function.parsed_arguments == Event(name="x", year=1)
+    tool_answer: Any = {"role": "tool", "tool_call_id": calls[0].id, "content": "noted"}
+    messages = [*say(""), completion.choices[0].message, tool_answer]
+    again = client.chat.completions.create(model="echo", messages=messages)
+    assert again.choices[0].message.content == "noted"
 
 
 def test_completions(client: openai.OpenAI) -> None:

@@ -1,7 +1,6 @@
 """`POST /v1/chat/completions` as it arrives, and what it becomes: a `ChatPrompt` and `GenerateOptions`.
 
-Source: OpenAI's API reference; vLLM 0.32 `ChatCompletionRequest` and its message parsing (parts joined by a newline,
-tool-call arguments handed to the template as objects).
+Source: OpenAI's API reference; vLLM 0.32 `ChatCompletionRequest` and its message parsing (parts joined by a newline).
 """
 
 from __future__ import annotations
@@ -18,11 +17,6 @@ from argosy.serving.options import ChatPrompt, ToolChoice, ToolChoiceKind
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128  # OpenAI's limit of `tools`.
-
-# D-10: a template may read these of a request, and nothing else; values are scalars.
-TEMPLATE_VARIABLES = frozenset(
-    {"enable_thinking", "thinking", "reasoning_effort", "date_string", "tools_in_user_message"}
-)
 
 
 class ContentPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -41,10 +35,11 @@ class ContentPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CalledFunction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a tool call calls; `arguments` is JSON in a string."""
+    """What a tool call calls; `arguments` is JSON in a string. parsed_arguments: the official client adds them."""
 
     name: str
     arguments: str = "{}"
+    parsed_arguments: Any = None
 
 
 class MessageToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,6 +113,7 @@ class ChatCompletionRequest(GenerationFields, frozen=True, kw_only=True, forbid_
     add_special_tokens: bool | None = None
     truncate_prompt_tokens: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Annotated[str, Meta(max_length=64)] | None = None
 
 
 def max_completion_tokens(request: ChatCompletionRequest) -> int | None:
@@ -155,7 +151,7 @@ def chat_prompt(request: ChatCompletionRequest) -> ChatPrompt:
         parallel_tool_calls=request.parallel_tool_calls is not False,
         add_generation_prompt=not continues and request.add_generation_prompt is not False,
         continue_final_message=continues,
-        template_variables=template_variables(request.chat_template_kwargs),
+        template_variables=_template_variables(request),
     )
 
 
@@ -189,21 +185,13 @@ def template_tools(tools: list[Tool] | None) -> tuple[dict[str, Any], ...]:
     return tuple(_template_tool(tool.function) for tool in tools)
 
 
-def template_variables(given: dict[str, Any] | None) -> dict[str, Any]:
-    """`chat_template_kwargs`, if all of it is on the allow-list (D-10).
-
-    Raises: UnsupportedParameter, InvalidRequest.
-    """
-    for name, value in (given or {}).items():
-        param = f"chat_template_kwargs.{name[:64]}"
-        if name not in TEMPLATE_VARIABLES:
-            allowed = ", ".join(sorted(TEMPLATE_VARIABLES))
-            raise UnsupportedParameter(f"`{param}` is not supported: a request may set {allowed}", param=param)
-        if not isinstance(value, bool | int | float | str | None) or (isinstance(value, str) and len(value) > 256):
-            raise InvalidRequest(
-                f"{param} must be true, false, a number or at most 256 characters of text", param=param
-            )
-    return given or {}
+def _template_variables(request: ChatCompletionRequest) -> dict[str, Any]:
+    """What the template may read; `text` has the allow-list and knows what the model's template reads (D-10)."""
+    variables = dict(request.chat_template_kwargs or {})
+    if request.reasoning_effort is not None:
+        variables["reasoning_effort"] = request.reasoning_effort
+    require_shallow(variables, "chat_template_kwargs")
+    return variables
 
 
 def _refuse_prompt_edits(request: ChatCompletionRequest) -> None:
@@ -236,9 +224,13 @@ def _template_message(message: Message, position: int) -> dict[str, Any]:
     if message.reasoning is not None:
         rendered["reasoning_content"] = message.reasoning
     if message.tool_calls:
-        calls = enumerate(message.tool_calls)
         rendered["tool_calls"] = [
-            _template_call(call, f"messages[{position}].tool_calls[{index}]") for index, call in calls
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.function.name, "arguments": call.function.arguments},
+            }
+            for call in message.tool_calls
         ]
     return rendered
 
@@ -269,17 +261,6 @@ def _part_text(part: ContentPart, param: str) -> str:
     if text is None:
         raise InvalidRequest(f"{param}.{part.type} is missing: send a string", param=f"{param}.{part.type}")
     return text
-
-
-def _template_call(call: MessageToolCall, param: str) -> dict[str, Any]:
-    """A call as templates read it: its arguments are an object."""
-    try:
-        arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
-        where = f"{param}.function.arguments"
-        raise InvalidRequest(f"{where} must be a JSON object in a string: {exc}", param=where) from exc
-    require_shallow(arguments, f"{param}.function.arguments")
-    return {"id": call.id, "type": "function", "function": {"name": call.function.name, "arguments": arguments}}
 
 
 def _template_tool(function: FunctionDefinition) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from argosy.protocols.openai.chat_request import (
     Tool,
     template_messages,
     template_tools,
-    template_variables,
 )
 from argosy.protocols.openai.decode import BodyDecoder
 from argosy.protocols.openai.errors import ErrorBody
@@ -153,5 +152,5 @@ def _chat_prompt(fields: TokenizeRequest) -> ChatPrompt:
         tools=template_tools(fields.tools),
         add_generation_prompt=not continues and fields.add_generation_prompt is not False,
         continue_final_message=continues,
-        template_variables=template_variables(fields.chat_template_kwargs),
+        template_variables=fields.chat_template_kwargs or {},
     )

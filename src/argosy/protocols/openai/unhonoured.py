@@ -39,9 +39,6 @@ UNHONOURED: Mapping[str, Unhonoured] = {
     "functions": Unhonoured("it was replaced by tools: send tools", ([],)),
     "prediction": Unhonoured("repeated text is sped up without being told; leave it out"),
     "prompt_cache_retention": Unhonoured(_TOKEN_CACHE, ("in-memory", "in_memory")),
-    "reasoning_effort": Unhonoured(
-        "how a model is told to think is its template's affair: send it in chat_template_kwargs", ("none",)
-    ),
     "service_tier": Unhonoured("there is one tier; use priority", ("auto", "default")),
     "store": Unhonoured("answers are not kept; leave it out", (False,)),
     "suffix": Unhonoured("no served model fills in the middle; leave it out", ("",)),
