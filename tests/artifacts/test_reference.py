@@ -110,7 +110,7 @@ def test_d06_digests_are_lower_case_hex_of_the_right_length() -> None:
 def test_near_misses_get_a_suggestion() -> None:
     with pytest.raises(InvalidRequest, match="did you mean 'smollm2'"):
         parse_model_ref("smolm2")
-    with pytest.raises(InvalidRequest, match="hf:Qwen/Qwen3-0.6B"):
+    with pytest.raises(InvalidRequest, match=r"hf:Qwen/Qwen3-0\.6B"):
         parse_model_ref("Qwen/Qwen3-0.6B")
 
 

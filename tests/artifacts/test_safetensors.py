@@ -166,5 +166,5 @@ def test_d11_remote_code_is_ignored_and_said_so(hf_directory: Path, caplog: pyte
 
 def test_d04_pickles_are_refused_with_advice(hf_directory: Path) -> None:
     (hf_directory / "model.safetensors").rename(hf_directory / "pytorch_model.bin")
-    with pytest.raises(SpecError, match="pickle.*convert"):
+    with pytest.raises(SpecError, match=r"pickle.*convert"):
         inspect_model(hf_directory, names(hf_directory))

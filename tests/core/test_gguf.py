@@ -98,7 +98,7 @@ def test_good_head_is_read_whole(tmp_path: Path) -> None:
     assert file.tensors[1].offset == file.data_offset + 128
     assert file.strings("tokens") == ("a", "", "Ġthe", "漢字")
     assert file.integer("absent", 7) == 7
-    with pytest.raises(SpecError, match="general.architecture"):
+    with pytest.raises(SpecError, match=r"general\.architecture"):
         file.integer("general.architecture")
 
 
@@ -163,6 +163,15 @@ def test_d07_many_short_strings_stay_within_the_limit(refusal: Callable[[bytes],
     assert "k.length" in refusal(content)
 
 
+def is_refused_or_sound(path: Path) -> bool:
+    """Any other outcome, in value or in kind of error, fails the test."""
+    try:
+        file = read_gguf(path)
+    except SpecError as error:
+        return bool(error.message)
+    return all(each.offset + each.size_bytes <= file.file_bytes for each in file.tensors)
+
+
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     edits=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=8),
@@ -179,10 +188,7 @@ def test_d07_mutated_heads_raise_nothing_but_spec_errors(
     tracemalloc.start()
     began = time.perf_counter()
     try:
-        file = read_gguf(path)
-        assert all(each.offset + each.size_bytes <= file.file_bytes for each in file.tensors)
-    except SpecError as error:
-        assert error.message
+        assert is_refused_or_sound(path)
     finally:
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
@@ -195,12 +201,7 @@ def test_d07_mutated_heads_raise_nothing_but_spec_errors(
 def test_d07_any_bytes_behind_the_magic_raise_nothing_but_spec_errors(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF" + struct.pack("<I", 3) + content)
-    try:
-        file = read_gguf(path)
-    except SpecError as error:
-        assert error.message
-    else:
-        assert all(each.offset + each.size_bytes <= file.file_bytes for each in file.tensors)
+    assert is_refused_or_sound(path)
 
 
 def test_vocabulary_of_the_default_model_is_read_within_its_budget(smollm2_files: ModelFiles) -> None:

@@ -16,7 +16,8 @@ DEFAULT_MODEL = "smollm2"
 class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One known model.
 
-    ref: the reference the name stands for. size_bytes: exact where pinned, else rounded. sha256: of the one weight file, when it is one and we pin it.
+    ref: the reference the name stands for. size_bytes: exact where pinned, else rounded.
+    sha256: of the one weight file, when it is one and we pin it.
     parts: packages whose `*.partNN` members, joined in this order, are the weight file called `file_name`.
     """
 

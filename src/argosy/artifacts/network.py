@@ -38,7 +38,7 @@ class UrlRules(msgspec.Struct, frozen=True, kw_only=True):
         """Return if the URL may be asked. Raises: Forbidden saying what to allow."""
         if url.userinfo or url.fragment or not url.host or "\\" in str(url):
             raise Forbidden(f"URL {_shown(url)} has a user, a fragment or no host: write https://HOST/PATH")
-        if any(_has_prefix(url, httpx.URL(prefix)) for prefix in self.prefixes):
+        if any(_has_prefix(url, parse_url(prefix)) for prefix in self.prefixes):
             return
         if url.scheme == "https" and url.port is None:
             host = url.host.lower().rstrip(".")
@@ -48,6 +48,14 @@ class UrlRules(msgspec.Struct, frozen=True, kw_only=True):
             f"URL {_shown(url)} is not on the allow-list: if you trust it, "
             f"pass --allow-source {url.scheme}://{url.netloc.decode('ascii', 'replace')}/"
         )
+
+
+def parse_url(text: str, base: httpx.URL | None = None) -> httpx.URL:
+    """A URL, or a reference relative to `base`. Raises: Forbidden if it is none (`http://0177.0.0.1/`)."""
+    try:
+        return httpx.URL(text) if base is None else base.join(text)
+    except httpx.InvalidURL as error:
+        raise Forbidden(f"{text[:200]!r} is not a URL ({error}): write https://HOST/PATH") from error
 
 
 def _has_prefix(url: httpx.URL, allowed: httpx.URL) -> bool:
@@ -141,7 +149,7 @@ class PinnedTransport(httpx.AsyncBaseTransport):
 
 def require_https(endpoint: str, what: str) -> str:
     """An endpoint without its last slash. Raises: ArtifactError if it is no http(s) URL."""
-    url = httpx.URL(endpoint)
+    url = parse_url(endpoint)
     if url.scheme not in ("https", "http") or not url.host or url.userinfo:
         raise ArtifactError(f"{what} {endpoint!r} is not a URL: write https://HOST")
     return endpoint.rstrip("/")

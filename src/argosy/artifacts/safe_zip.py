@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,17 +26,28 @@ RATIO_FREE_BYTES = 2**20
 MAX_NAME_CHARS = 512
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
+# All that zipfile raises for bytes that are not what they should be; tried by mutation.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 
 
 @contextmanager
 def checked_archive(path: Path) -> Iterator[zipfile.ZipFile]:
     """An open archive whose every member is harmless. Raises: ArtifactError naming the member and what is wrong."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_members(path, archive.infolist())
-            yield archive
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+        archive = zipfile.ZipFile(path)
+    except _DAMAGE as error:
         raise ArtifactError(f"{path.name} is not a whole archive ({error}): fetch it again", retryable=True) from error
+    with archive:
+        _check_members(path, archive.infolist())
+        yield archive
 
 
 def copy_member(
@@ -53,7 +66,7 @@ def copy_member(
                 digest.update(piece)
                 target.write(piece)
                 on_bytes(len(piece))
-    except (zipfile.BadZipFile, EOFError) as error:
+    except _DAMAGE as error:
         raise ArtifactError(
             f"member {member.filename!r} is damaged ({error}): fetch it again", retryable=True
         ) from error
@@ -86,6 +99,8 @@ def _fault(member: zipfile.ZipInfo) -> str | None:
         return f"has a name that is empty, unprintable or longer than {MAX_NAME_CHARS} characters"
     if name.startswith("/") or "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
         return "has a name that leads out of the archive"
+    if member.header_offset < 0:
+        return "begins before the archive does"
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link or a device, not a file"

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from argosy.artifacts.network import PinnedTransport, UrlRules
+from argosy.artifacts.network import PinnedTransport, UrlRules, parse_url
 from argosy.artifacts.settings import NetworkSettings
 from argosy.core.errors import ArtifactError
 
@@ -79,7 +79,7 @@ class WebClient:
         Raises: TransientFault, ArtifactError by status; Forbidden for a URL off the list; httpx.TransportError.
         """
         async with self._gate:
-            target, sent = httpx.URL(url), dict(headers)
+            target, sent = parse_url(url), dict(headers)
             for _ in range(MAX_REDIRECTS + 1):
                 self._rules.check(target)
                 request = self._client.build_request("GET", target, headers=sent)
@@ -89,7 +89,7 @@ class WebClient:
                         _check_status(response, url)
                         yield response
                         return
-                    following = target.join(response.headers.get("location", ""))
+                    following = parse_url(response.headers.get("location", ""), target)
                 finally:
                     await response.aclose()
                 if (following.scheme, following.host, following.port) != (target.scheme, target.host, target.port):
