@@ -14,7 +14,7 @@ import msgspec
 
 from argosy.evals.probe import MachineTimes, machine_times, steal_ratio
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
