@@ -28,7 +28,6 @@ from argosy.core.errors import ArtifactError
 
 MAX_UNVERIFIED_BYTES = 64 * 2**20  # files without a digest and a tag: configs and tokenizers
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-PIECE_BYTES = 2**20
 GRACE_SECONDS = 30.0
 
 
@@ -139,7 +138,7 @@ class _RangedDownload:
             async with self.client.get(self.file.url, headers) as response, asyncio.timeout(limit):
                 self._are_ranges_honoured = response.status_code == 206
                 skip = _bytes_to_skip(response, first, last, self.size, self.file)
-                async for piece in response.aiter_raw(PIECE_BYTES):
+                async for piece in response.aiter_raw():
                     if skip >= len(piece):
                         skip -= len(piece)
                         continue
@@ -228,7 +227,7 @@ async def _download_whole(
         body.clear()
         patience = GRACE_SECONDS + limit / client.settings.min_bytes_per_second
         async with client.get(file.url, file.headers) as response, asyncio.timeout(patience):
-            async for piece in response.aiter_raw(PIECE_BYTES):
+            async for piece in response.aiter_raw():
                 body.extend(piece)
                 if len(body) > limit:
                     raise ArtifactError(f"{file.name} is longer than {limit:,} bytes: it is refused")
