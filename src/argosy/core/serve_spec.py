@@ -15,6 +15,15 @@ _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_SERVED_NAME_CHARACTERS = 128
 
 
+class LogLevel(StrEnum):
+    """The least important lines still shown."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
 class LogFormat(StrEnum):
     """How log lines look: `auto` is text on a terminal, JSON elsewhere."""
 
@@ -72,7 +81,7 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     allowed_origins: tuple[str, ...] = ()
     limits: LimitsSpec = LimitsSpec()
     shutdown_grace_seconds: float = 30.0
-    log_level: str = "info"
+    log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
     access_log: bool = False
 

@@ -242,6 +242,10 @@ class Metrics:
         """The histogram of this name and these label values, made on first use."""
         return self._cell(self._histograms, name, labels, lambda: Histogram(self._table[name].buckets))
 
+    def clear(self, name: str) -> None:
+        """Forget a gauge whose labels are its value (vLLM's `…_info` metrics), before writing it anew."""
+        self._gauges.pop(name, None)
+
     def before_scrape(self, hook: Callable[[], None]) -> None:
         """Call `hook` each time before values are read."""
         self._hooks.append(hook)

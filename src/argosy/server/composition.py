@@ -154,4 +154,4 @@ async def _load_adapters(spec: ServeSpec, engine: Engine, served: ServedModel) -
     for name, path in spec.adapters.items():
         adapter = Adapter(name=require_name(name, "adapter"), path=path.absolute(), base=served.name)
         await engine.load_adapter(adapter)
-        served.adapters[name] = adapter
+        served.add_adapter(adapter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 from argosy.core.engine import EngineInfo, EngineStats
@@ -55,6 +56,12 @@ class ModelMeters:
         """Publish how the KV cache is set up."""
         sizes = (str(info.kv_cache_tokens), str(info.max_model_len), str(info.max_num_seqs))
         self._metrics.gauge("vllm:cache_config_info", *self._labels, *sizes).set(1)
+
+    def hold_adapters(self, names: Iterable[str]) -> None:
+        """Publish which adapters this model answers to; routers send their requests here."""
+        held = ",".join(sorted(names))
+        self._metrics.clear("vllm:lora_requests_info")
+        self._metrics.gauge("vllm:lora_requests_info", str(len(held.split(","))), "", held).set(time.time())
 
     def sample(self, stats: EngineStats, waiting_outside: int) -> None:
         """Publish the load now. waiting_outside: requests that wait for a permit, before the engine."""

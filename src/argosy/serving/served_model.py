@@ -148,6 +148,11 @@ class ServedModel:
         """The answers to a prepared request; nothing happens before it is entered."""
         return Generation(prepared, self._machinery)
 
+    def add_adapter(self, adapter: Adapter) -> None:
+        """Answer to an adapter's name, too. The engine has loaded it."""
+        self.adapters[adapter.name] = adapter
+        self._machinery.meters.hold_adapters(self.adapters)
+
     def abort_all(self, error: ArgosyError) -> None:
         """End every running and waiting request with `error`: the last resort of a shutdown. Never blocks."""
         self._admission.refuse_waiting(error)
