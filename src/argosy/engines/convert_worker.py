@@ -98,7 +98,9 @@ def copy_texts(traced: Path, target: Path) -> None:
 
 
 def convert_tokenizer(source: Path, target: Path) -> None:
-    """Write the tokenizer as IR too: OpenVINO's constraints need one beside the model."""
+    """Write the tokenizer, if there is one, as IR too: OpenVINO's constraints need one beside the model."""
+    if not any((source / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+        return
     tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
     export_tokenizer(tokenizer, target)
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gguf import GGUFReader
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from argosy.core.errors import SpecError
+from argosy.core.gguf import read_gguf
 
 _GENERATION_IDS = {"bos_token_id": "bos", "eos_token_id": "eos", "pad_token_id": "padding"}
 CONTROL_TOKEN = 3  # Source: llama.cpp, enum llama_token_type: 3 = control.
@@ -78,7 +78,7 @@ def tokenizer_config(metadata: dict[str, Any], max_length: int) -> dict[str, Any
 
 def dequantise(source: Path, target: Path) -> None:
     """Write the model of the GGUF file `source` into the new folder `target`."""
-    metadata = {key: field.contents() for key, field in GGUFReader(source).fields.items()}
+    metadata = dict(read_gguf(source).metadata)
     model = AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.float32, trust_remote_code=False, local_files_only=True
     )
