@@ -148,7 +148,9 @@ def _progress(loads: tuple[Any, ...]) -> Iterator[Callable[[Any], None] | None]:
     if not terminal.error_console.is_terminal:
         yield None
         return
-    with terminal.progress(*terminal.item_columns()) as bar:
+    bar = terminal.progress(*terminal.item_columns())
+    bar.live.refresh_per_second = 2  # drawing takes CPU time from what is measured
+    with bar:
         bars = [bar.add_task(load.label, total=100, rate="") for load in loads]
 
         def on_progress(now: Any) -> None:
