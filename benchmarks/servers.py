@@ -37,6 +37,11 @@ def is_ready(url: str) -> bool:
         return False
 
 
+def end_children_on_terminate() -> None:
+    """Make SIGTERM unwind the stack, so that every `with Server` stops what it started."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+
 class Server:
     """A server process on the loopback. `with` starts it, waits until it is ready, and stops it."""
 
@@ -72,6 +77,7 @@ class Server:
         return process_usage(self.pid).cpu_seconds
 
     def __enter__(self) -> Self:
+        end_children_on_terminate()
         began = time.perf_counter()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603  # the caller's own command
