@@ -79,7 +79,7 @@ async def test_d27_a_bad_constraint_fails_alone(engine: OpenVinoEngine, constrai
 
 
 @pytest.mark.anyio
-async def test_f05_a_prompt_larger_than_the_cache_is_refused_and_a_full_cache_preempts(engine: OpenVinoEngine) -> None:
+async def test_f05_a_prompt_larger_than_the_cache_is_refused_by_name(engine: OpenVinoEngine) -> None:
     with pytest.raises(EngineError, match="KV cache"):
         await finish(engine, ask((1,) * 5000))
     assert await finish(engine, ask()) is FinishReason.LENGTH
