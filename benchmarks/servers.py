@@ -83,13 +83,11 @@ class Server:
             self._process = subprocess.Popen(  # noqa: S603  # the caller's own command
                 self._argv, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
             )
-        while not is_ready(self._ready_url):
-            elapsed = time.perf_counter() - began
-            if self._process.poll() is not None or elapsed > self._ready_seconds:
-                self.stop()
-                tail = self._log.read_text(errors="replace")[-2000:]
-                raise RuntimeError(f"{self.name} was not ready after {elapsed:.0f} s; the end of {self._log}:\n{tail}")
-            time.sleep(READY_POLL_SECONDS)
+        try:
+            self._wait(began)
+        except BaseException:
+            self.stop()
+            raise
         self.seconds_to_ready = time.perf_counter() - began
         return self
 
@@ -97,6 +95,14 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _wait(self, began: float) -> None:
+        while not is_ready(self._ready_url):
+            elapsed = time.perf_counter() - began
+            if self._process is None or self._process.poll() is not None or elapsed > self._ready_seconds:
+                tail = self._log.read_text(errors="replace")[-2000:]
+                raise RuntimeError(f"{self.name} was not ready after {elapsed:.0f} s; the end of {self._log}:\n{tail}")
+            time.sleep(READY_POLL_SECONDS)
 
     def stop(self) -> None:
         """Ask it to end, then make it."""
