@@ -46,8 +46,8 @@ async def spawn(*arguments: str, **environment: str) -> asyncio.subprocess.Proce
 
 
 @asynccontextmanager
-async def serving(*arguments: str, **environment: str) -> AsyncIterator[Process]:
-    process = await spawn("smollm2", "--engine", "echo", "--port", "0", *arguments, **environment)
+async def serving(*arguments: str, engine: str = "echo") -> AsyncIterator[Process]:
+    process = await spawn("smollm2", "--engine", engine, "--port", "0", *arguments)
     assert process.stderr is not None
     said = b""
     try:
@@ -187,3 +187,27 @@ async def test_f23_works_in_locale_c_without_a_home_to_write_and_with_odd_paths(
     process.send_signal(signal.SIGTERM)
     assert await process.wait() == 0
     assert not (odd / "server.sock").exists()
+
+
+async def test_f06_two_hundred_requests_a_third_cut_off_leave_nothing_running_in_the_real_engine(
+    smollm2_files: ModelFiles,
+) -> None:
+    async with serving(engine="openvino") as server, httpx.AsyncClient(timeout=120) as client:
+        gate = asyncio.Semaphore(32)
+
+        async def one(number: int) -> None:
+            body = {"model": "smollm2", "prompt": f"Item {number}:", "max_tokens": 4 + number % 13, "stream": True}
+            async with gate, client.stream("POST", f"{server.url}/v1/completions", json=body) as answer:
+                assert answer.status_code == 200
+                async for _ in answer.aiter_raw():
+                    if number % 3 == 0:
+                        break
+
+        await asyncio.gather(*(one(number) for number in range(200)))
+        async with asyncio.timeout(10):
+            while True:
+                shown = (await client.get(f"{server.url}/metrics")).text
+                if re.search(r"num_requests_running{[^}]*} 0\.0", shown):
+                    break
+        assert re.search(r"num_requests_waiting{[^}]*} 0\.0", shown)
+        assert (await client.get(f"{server.url}/load")).json() == {"server_load": 0}
