@@ -16,9 +16,9 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers
 
-from argosy.core.errors import SpecError
 from argosy.core.gguf import GgufFile, read_gguf
 from argosy.text.byte_alphabet import ByteAlphabet
+from argosy.text.library_errors import as_spec_error
 from argosy.text.pre_tokenizers import PRE_TOKENIZERS, PreTokenizerRow, build_pre_tokenizer
 from argosy.text.vocabulary import Vocabulary, end_token_ids, is_turn_mark
 
@@ -40,7 +40,7 @@ def build_gguf_tokenizer(file: GgufFile) -> tuple[tokenizers.Tokenizer, Vocabula
     kind = file.text(_PREFIX + "model")
     tokens = _strings(file, "tokens")
     types = _types(file, len(tokens))
-    try:
+    with as_spec_error(f"{file.path}: the tokenizer tables contradict each other"):
         if kind == "gpt2":
             row = _pre_tokenizer_row(file)
             engine, adds_bos = _byte_level(file, tokens, row), row.adds_bos
@@ -50,8 +50,6 @@ def build_gguf_tokenizer(file: GgufFile) -> tuple[tokenizers.Tokenizer, Vocabula
             engine, adds_bos = _sentencepiece_unigram(file, tokens), False
         else:
             raise file.wrong(_PREFIX + "model", kind, "must be gpt2, llama or t5: other tokenizers are not read")
-    except (ValueError, TypeError, OverflowError) as error:
-        raise SpecError(f"{file.path}: the tokenizer tables contradict each other: {error}") from error
     vocabulary = _facts(file, tokens, types, adds_bos)
     engine.add_tokens(_added_tokens(tokens, types, vocabulary.reserved_tokens))
     return engine, vocabulary
@@ -60,6 +58,17 @@ def build_gguf_tokenizer(file: GgufFile) -> tuple[tokenizers.Tokenizer, Vocabula
 def _byte_level(file: GgufFile, tokens: Sequence[str], row: PreTokenizerRow) -> tokenizers.Tokenizer:
     merges = [tuple(merge.split(" ", 1)) for merge in _strings(file, "merges")]
     vocab = dict(zip(tokens, range(len(tokens)), strict=True))
+    # Checked here, because the library panics where it should raise.
+    known = vocab.keys()
+    for merge, pair in zip(_strings(file, "merges"), merges, strict=True):
+        if (
+            len(pair) != 2
+            or not all(pair)
+            or pair[0] not in known
+            or pair[1] not in known
+            or pair[0] + pair[1] not in known
+        ):
+            raise file.wrong(_PREFIX + "merges", merge, "must be two tokens, a space between, that join to a token")
     model = models.BPE(vocab, merges, ignore_merges=row.ignore_merges)  # type: ignore[arg-type]  # pairs, checked by it
     engine = tokenizers.Tokenizer(model)
     engine.pre_tokenizer = build_pre_tokenizer(row)

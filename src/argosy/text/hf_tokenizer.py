@@ -21,6 +21,7 @@ import tokenizers
 
 from argosy.core.errors import SpecError
 from argosy.text.byte_alphabet import ByteAlphabet
+from argosy.text.library_errors import as_spec_error
 from argosy.text.vocabulary import Vocabulary, end_token_ids, is_turn_mark
 
 MAX_TOKENIZER_BYTES = 128 * 2**20
@@ -39,11 +40,9 @@ def read_hf_tokenizer(root: Path) -> tuple[tokenizers.Tokenizer, Vocabulary]:
             "transformers (AutoTokenizer.from_pretrained(...).save_pretrained(...)) or use its GGUF file"
         )
     source = _read_bounded(path, MAX_TOKENIZER_BYTES)
-    try:
+    with as_spec_error(f"{path} is not a valid tokenizer.json"):
         engine = tokenizers.Tokenizer.from_buffer(source)
         parts = msgspec.json.decode(source, type=_TokenizerParts)
-    except Exception as error:  # boundary: `tokenizers` raises bare Exception on a file it cannot read
-        raise SpecError(f"{path} is not a valid tokenizer.json: {error}") from error
     config = _read_json(root / "tokenizer_config.json")
     roles = _roles(config, _read_json(root / "special_tokens_map.json"))
     return engine, _facts(engine, parts, config, roles, root)

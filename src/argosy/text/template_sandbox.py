@@ -7,7 +7,7 @@ a list of what is allowed, at three levels:
    attribute that begins with an underscore; no import, include, extends, block or recursive loop. A template that
    needs more is refused when the model is loaded, with line and reason.
 2. *Objects* (`TemplateEnvironment`, at run time): an attribute is a member of a mapping, or one of the listed methods
-   of str, dict, list and loop; only those methods, macros and our globals can be called.
+   of str, dict and loop; only those methods, macros and our globals can be called.
 3. *Work* (`template_limits`): the rewriting puts a charge on every loop, comparison, concatenation and print.
 
 Tuples in expressions become lists and dictionary keys become strings, so that hashing costs nothing; recursion is
@@ -41,7 +41,6 @@ _ALLOWED_NODES = frozenset(
     }
 )  # fmt: skip
 _DICT_METHODS = frozenset({"get", "items", "keys", "values"})
-_LIST_METHODS = frozenset({"index", "count"})
 _STRING_METHODS = frozenset(
     {
         "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "lower",
@@ -53,8 +52,10 @@ _STRING_METHODS = frozenset(
 _LOOP_ATTRIBUTES = frozenset(
     {"index", "index0", "revindex", "revindex0", "first", "last", "length", "previtem", "nextitem", "cycle", "depth"}
 )
+_SCOPES = ("_loop_vars", "_block_vars")  # what Jinja's compiler passes along with calls inside loops and blocks
 NODES_PER_STEP = 8
-_METHODS: dict[type, frozenset[str]] = {dict: _DICT_METHODS, list: _LIST_METHODS, str: _STRING_METHODS}
+# None of a list's: `index` and `count` compare, which nothing bounds; the others change it.
+_METHODS: dict[type, frozenset[str]] = {dict: _DICT_METHODS, str: _STRING_METHODS}
 
 
 class GenerationTag(Extension):
@@ -127,6 +128,7 @@ class TemplateEnvironment(ImmutableSandboxedEnvironment):
         """Call what is safe to call; string methods that make text pay for it."""
         __self.meter.charge()
         if isinstance(__obj, BuiltinMethodType) and type(__obj.__self__) is str and __self.is_safe_callable(__obj):
+            kwargs = {name: value for name, value in kwargs.items() if name not in _SCOPES}
             return __self._call_string_method(__obj.__self__, __obj.__name__, *args, **kwargs)
         return super().call(__context, __obj, *args, **kwargs)
 
