@@ -135,12 +135,55 @@ async def test_d25_json_that_is_none_is_a_400_and_the_server_lives(live, body) -
         assert (await client.get("/health")).status_code == 200
 
 
-async def test_d25_connections_are_bounded(live) -> None:
+async def test_d25_idle_connections_keep_nobody_out(live) -> None:
     async with live(limits={"max_connections": 3, "header_seconds": 5}) as server:
         held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
-        assert (await server.send(b"")).startswith(b"HTTP/1.1 503 ")
+        answer = await server.send(b"GET /version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert await held[0][0].read() == b""
         for _, writer in held:
             writer.close()
+
+
+async def test_d25_connections_are_bounded_and_answers_are_never_cut_for_room(live) -> None:
+    async with live(limits={"max_connections": 3}, steps_per_second=50) as server:
+        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        for reader, writer in held:
+            writer.write(completion(400, stream=True))
+            await reader.readuntil(b"data: ")
+        assert (await server.send(b"")).startswith(b"HTTP/1.1 503 ")
+        for reader, writer in held:
+            await reader.readuntil(b"data: ")
+            writer.close()
+
+
+async def test_d25_a_line_too_many_behind_a_request_does_not_end_its_answer(live) -> None:
+    async with live(limits={"header_seconds": 0.05}, steps_per_second=100) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(completion(40, stream=True) + b"\r\n")
+        async with asyncio.timeout(5):
+            assert b"[DONE]" in await reader.readuntil(b"data: [DONE]")
+        writer.close()
+
+
+async def test_d25_pipelined_requests_are_bounded(live) -> None:
+    async with live(steps_per_second=50) as server:
+        raw = completion(400, stream=True) + b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000
+        assert b"[DONE]" not in await server.send(raw)
+        await server.idle()
+
+
+async def test_d25_who_sends_too_much_still_reads_the_answer(live) -> None:
+    async with live(limits={"max_body_bytes": 1000}) as server, httpx.AsyncClient(base_url=server.url) as client:
+        for _ in range(3):
+            answer = await client.post("/v1/completions", json={"model": "letters", "prompt": "a" * 20_000_000})
+            assert answer.status_code == 413
+
+
+async def test_d24_a_request_without_a_host_is_refused_except_in_http_1_0(live) -> None:
+    async with live() as server:
+        assert (await server.send(b"GET /version HTTP/1.1\r\nConnection: close\r\n\r\n")).startswith(b"HTTP/1.1 400 ")
+        assert (await server.send(b"GET /version HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
 
 
 async def test_f06_sixty_four_clients_that_vanish_midway_free_the_engine(live) -> None:

@@ -65,9 +65,14 @@ def single(headers: Iterable[tuple[bytes, bytes]]) -> Head:
     return head
 
 
-def check_host(head: Head, door: Door) -> None:
-    """Answer only to our own names. Raises: Forbidden."""
+def check_host(head: Head, door: Door, http_version: str) -> None:
+    """Answer only to our own names. Raises: Forbidden; InvalidRequest without a name, which only HTTP/1.0 may omit.
+
+    Source: RFC 9112 §3.2.
+    """
     host = head.get(b"host")
+    if host is None and http_version != "1.0":
+        raise InvalidRequest("the request has no Host header: send one, as HTTP/1.1 asks")
     if door.any_host or host is None:
         return
     name = _host_name(host.decode("latin-1"))

@@ -7,9 +7,11 @@ because each layer would cost every token of every stream a hop.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -40,6 +42,7 @@ _SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 _STRICT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_LINGER_SECONDS = 1.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -100,7 +103,7 @@ class Edge:
         scope, settings = exchange.scope, self._settings
         exchange.identify(dict(scope["headers"]))
         head = access.single(scope["headers"])
-        access.check_host(head, settings.door)
+        access.check_host(head, settings.door, scope["http_version"])
         exchange.granted_origin = access.check_origin(head, settings.door)
         if exchange.granted_origin and scope["method"] == "OPTIONS":
             return preflight()
@@ -121,7 +124,11 @@ class Edge:
         response = self._settings.error_response(error, request)
         if isinstance(error, Unauthorized) and _is_page(exchange.scope["path"]):
             response.headers["www-authenticate"] = 'Basic realm="argosy", charset="UTF-8"'
-        if isinstance(error, PayloadTooLarge) or not isinstance(error, ArgosyError | HTTPException):
+        if isinstance(error, PayloadTooLarge):
+            exchange.must_close = True
+            await response(exchange.scope, exchange.receive, exchange.send_and_linger)
+            return
+        if not isinstance(error, ArgosyError | HTTPException):
             exchange.must_close = True
         await response(exchange.scope, exchange.receive, exchange.send)
 
@@ -189,6 +196,23 @@ class Exchange:
             self.status = message["status"]
             message["headers"] = self._headers(message.get("headers") or [])
         return self._send(message)
+
+    async def send_and_linger(self, message: Message) -> None:
+        """Send, but hear the rest of the body out, for a moment, before the connection is closed.
+
+        To close a connection with unread bytes resets it, and the client loses the answer with them.
+        Cancels: closes at once. Source: RFC 9112 §9.6.
+        """
+        if message["type"] != "http.response.body" or message.get("more_body"):
+            await self.send(message)
+            return
+        await self.send({**message, "more_body": True})
+        if b"expect" not in dict(self.scope["headers"]):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    while (await self.receive()).get("more_body"):
+                        pass
+        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _receive_counted(self) -> Message:
         message = await self.receive()

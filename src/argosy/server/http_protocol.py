@@ -1,8 +1,11 @@
 """One connection: uvicorn's httptools protocol with limits on time, size and number, and an end for who goes away.
 
 What it adds: a time limit for a request's head and body (slowloris, D-25), a size limit for the head, a limit on
-connections, an end to readers that let our buffer stand full (F-06), errors in the API's own shape, and the abort
-law's first link: when the client is gone, the task that answers it is cancelled at once, whatever it waits for.
+connections and on pipelined requests, an end to readers that let our buffer stand full (F-06), errors in the API's own
+shape, and the abort law's first link: when the client is gone, the task that answers it is cancelled at once.
+
+A full house does not shut the door: a newcomer takes the place of the connection that has kept us waiting longest for
+a request, so idle connections, however many, keep nobody out. Only answers being given are never cut for room.
 Parsing itself is llhttp's, strict (D-24).
 """
 
@@ -26,6 +29,7 @@ from argosy.core.serve_spec import LimitsSpec
 from argosy.observe.metrics import Metrics
 
 _MAX_HEADERS = 100
+_MAX_PIPELINED = 64  # Each costs a few kilobytes, and a packet of 64 KiB can hold thousands.
 _TYPES = {
     400: "BadRequestError",
     408: "RequestTimeoutError",
@@ -42,6 +46,8 @@ class GuardedState(ServerState):
         self.limits = limits
         self.gone = metrics.counter("argosy_client_disconnects", "gone")
         self.stalled = metrics.counter("argosy_client_disconnects", "stalled")
+        # Connections that owe us a whole request, the one that has for longest first.
+        self.waiting: dict[GuardedProtocol, None] = {}
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -60,6 +66,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._read_timer: TimerHandle | None = None
         self._stall_timer: TimerHandle | None = None
         self._answering: asyncio.Task[None] | None = None
+        self._answered: RequestResponseCycle | None = None
         self._in_head = True
         self._head_bytes = 0
         self._rejection = 400
@@ -67,16 +74,22 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Refuse one connection too many; give the others a time limit for their first request."""
         super().connection_made(transport)
-        if len(self.connections) > self._limits.max_connections:
-            self._reject(503, f"the server holds {self._limits.max_connections} connections: try again later")
+        if len(self.connections) > self._limits.max_connections and not self._make_room():
+            self._reject(503, f"the server answers on {self._limits.max_connections} connections: try again later")
             return
+        self._state.waiting[self] = None
         self._await_input(self._limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone: cancel its answer, now."""
         self._stop_timers()
+        self._state.waiting.pop(self, None)
         cycle = self.cycle
         is_cut = cycle is not None and not cycle.response_complete
+        for queued, _ in self.pipeline:
+            queued.disconnected = True
+        if self._answered is not None:
+            self._answered.disconnected = True
         super().connection_lost(exc)
         if is_cut and self._answering is not None and not self._answering.done():
             self._state.gone.add()
@@ -111,6 +124,8 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The head is complete; from here the body has its own time limit."""
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise httptools.HttpParserInvalidMethodError("too many pipelined requests")
         self._in_head = False
         self._head_bytes = 0
         self._await_input(self._limits.body_seconds)
@@ -119,8 +134,15 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is complete: nothing more to wait for."""
         self._stop_read_timer()
+        self._state.waiting.pop(self, None)
         self._in_head = True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is out: from here we wait for the next request."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._state.waiting[self] = None
 
     def pause_writing(self) -> None:
         """The client reads slower than we write: it has a while to catch up."""
@@ -151,6 +173,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 if not cycle.disconnected:
                     raise
 
+        self._answered = cycle
         task = self.loop.create_task(cycle.run_asgi(answer))
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
@@ -162,11 +185,28 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _input_late(self) -> None:
         self._read_timer = None
-        if not self.transport.is_closing():
-            if self._in_head and self._head_bytes == 0:
-                self.transport.close()
-            else:
-                self._reject(408, "the request did not arrive in time: send it again, faster")
+        if self.transport.is_closing():
+            return
+        if self._is_next_request():
+            self._await_input(self._limits.header_seconds)
+        elif self._in_head and self._head_bytes == 0:
+            self.transport.close()
+        else:
+            self._reject(408, "the request did not arrive in time: send it again, faster")
+
+    def _is_next_request(self) -> bool:
+        """Whether what is late comes after a request that is still being answered, which must not suffer for it."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        return is_answering and (self._in_head or bool(self.pipeline))
+
+    def _make_room(self) -> bool:
+        """Close the connection that has kept us waiting longest. False if all are being answered."""
+        longest = next(iter(self._state.waiting), None)
+        if longest is None:
+            return False
+        del self._state.waiting[longest]
+        longest.transport.close()
+        return True
 
     def _abort_stalled(self) -> None:
         self._state.stalled.add()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -49,12 +50,20 @@ def serve(spec: ServeSpec) -> int:
     check_serve_spec(spec)
     is_json = spec.log_format is LogFormat.JSON or (spec.log_format is LogFormat.AUTO and not sys.stderr.isatty())
     configure_logging(spec.log_level, is_json=is_json)
+    _allow_open_files()
     bound = bind(spec)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_Life(spec, bound).run())
     finally:
         bound.close()
+
+
+def _allow_open_files() -> None:
+    """Use as many file descriptors as this process may: many systems begin with 1,024, and each client takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _say(line: str) -> None:
