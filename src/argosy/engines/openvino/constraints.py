@@ -9,10 +9,11 @@ too slow there, only the checker dies, the request is refused, and the verdict i
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+import hashlib
+from collections import Counter, OrderedDict
 from typing import Any
 
-from argosy.core.errors import EngineError, InvalidRequest
+from argosy.core.errors import EngineError, InvalidRequest, Overloaded
 from argosy.core.sampling import Constraint, ConstraintKind, SamplingParams
 from argosy.engines.openvino.channel import Channel
 from argosy.engines.openvino.generation_config import generation_config
@@ -23,6 +24,8 @@ MAX_CONSTRAINT_BYTES = 65_536
 CHECK_SECONDS = 1.0
 START_SECONDS = 30.0
 _REMEMBERED = 1024
+# Distinct constraints that may wait for their trial at once.
+_MAX_UNTRIED = 4
 # Enough steps to see that masks are computed in time, not only that the grammar compiles.
 _TRIAL_TOKENS = 4
 
@@ -76,21 +79,23 @@ class ConstraintChecker:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._lock = asyncio.Lock()
-        self._verdicts: OrderedDict[tuple[str, str, tuple[str, ...]], str | None] = OrderedDict()
+        self._verdicts: OrderedDict[bytes, str | None] = OrderedDict()
+        self._untried: Counter[bytes] = Counter()  # who waits for a first verdict, by constraint
         self._channel: Channel | None = None
         self._answer: asyncio.Future[str | None] | None = None
 
     async def require_usable(self, constraint: Constraint) -> None:
-        """Cancels: the verdict is not remembered. Raises: InvalidRequest saying what is wrong; EngineError."""
+        """Cancels: the verdict is not remembered. Raises: InvalidRequest saying what is wrong; Overloaded; EngineError.
+
+        A constraint known already waits for nobody.
+        """
         require_bounded(constraint)
-        key = (constraint.kind.value, constraint.text, constraint.choices)
-        async with self._lock:
-            if key not in self._verdicts:
-                self._verdicts[key] = await self._try(constraint)
-                while len(self._verdicts) > _REMEMBERED:
-                    self._verdicts.popitem(last=False)
+        key = hashlib.sha256(repr((constraint.kind.value, constraint.text, constraint.choices)).encode()).digest()
+        if key in self._verdicts:
             self._verdicts.move_to_end(key)
-        reason = self._verdicts.get(key)
+            reason = self._verdicts[key]
+        else:
+            reason = await self._first_verdict(key, constraint)
         if reason is not None:
             raise InvalidRequest(
                 f"the {constraint.kind.value} cannot be used: {reason}: correct or simplify it",
@@ -102,6 +107,24 @@ class ConstraintChecker:
         if self._channel is not None:
             await self._channel.close()
             self._channel = None
+
+    async def _first_verdict(self, key: bytes, constraint: Constraint) -> str | None:
+        """Try the constraint when its turn comes. The line is short: who waits in it holds a place in the batch."""
+        if key not in self._untried and len(self._untried) >= _MAX_UNTRIED:
+            raise Overloaded(
+                f"{_MAX_UNTRIED} new schemas or patterns wait to be tried already: send this one again in a moment",
+                retry_after_seconds=_MAX_UNTRIED * CHECK_SECONDS,
+            )
+        self._untried[key] += 1
+        try:
+            async with self._lock:
+                if key not in self._verdicts:
+                    self._verdicts[key] = await self._try(constraint)
+                    if len(self._verdicts) > _REMEMBERED:
+                        self._verdicts.popitem(last=False)
+                return self._verdicts[key]
+        finally:
+            self._untried -= Counter([key])
 
     async def _try(self, constraint: Constraint) -> str | None:
         try:
