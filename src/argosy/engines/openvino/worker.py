@@ -48,11 +48,13 @@ class Mailbox:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._poll = select.poll()  # not select(): the descriptor may be above 1,023
+        self._poll.register(connection, select.POLLIN)
         self._buffer = FrameBuffer()
 
     def take(self, *, wait: bool) -> list[Command]:
         """Commands that have arrived; waits for the first if `wait`. Raises: EOFError when the parent is gone."""
-        if not wait and not select.select([self._connection], [], [], 0)[0]:
+        if not wait and not self._poll.poll(0):
             return []
         chunk = self._connection.recv(_RECEIVE_BYTES)
         if not chunk:
