@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -271,6 +272,8 @@ class ServedModel:
         self._machinery.meters.sample(self._engine.stats(), self._admission.waiting)
 
 
-def _text_size(message: dict[str, object]) -> int:
-    content = message.get("content")
-    return len(content) if isinstance(content, str) else 0
+def _text_size(message: dict[str, Any]) -> int:
+    """Characters of everything in a message that a template may render."""
+    calls = message.get("tool_calls") or ()
+    arguments = sum(len(call["function"]["arguments"]) for call in calls)
+    return arguments + sum(len(value) for value in message.values() if isinstance(value, str))

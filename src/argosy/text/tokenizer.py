@@ -68,10 +68,7 @@ class Tokenizer:
 
         parse_special: whether special tokens written out in the text become their ids; False for a user's words.
         """
-        if parse_special:
-            ids = _encode(self._parsing, text)
-        else:
-            ids = self._encode_plain(text)
+        ids = _encode(self._parsing, text) if parse_special else self._encode_plain(text)
         if not add_special_tokens:
             return ids
         return [*self.vocabulary.prefix_ids, *ids, *self.vocabulary.suffix_ids]
