@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from argosy.core.model import ModelFiles
+from argosy.evals.probe import process_tree, process_usage
 
 CHROMIUM_FLAGS = [
     "--headless",
@@ -79,3 +84,83 @@ def echo_server(browser: Browser) -> Iterator[str]:
     """The address of a server that answers with its prompt."""
     with running_server("--served-model-name", "echo") as address:
         yield address
+
+
+class Replica:
+    """A server process whose port, memory and children a test may look at."""
+
+    def __init__(self, process: asyncio.subprocess.Process, url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self.log = log
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
+
+    @property
+    def engine_pid(self) -> int:
+        """The process the model runs in: the server's first child."""
+        return next(pid for pid in process_tree(self.process.pid) if pid != self.process.pid)
+
+    def rss_bytes(self) -> int:
+        """Of the server and its children."""
+        return process_usage(self.process.pid).rss_bytes
+
+    async def metric(self, name: str) -> float:
+        """The value of a metric, over all its labels."""
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            shown = (await client.get("/metrics")).text
+        return sum(float(value) for value in re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", shown, re.MULTILINE))
+
+    async def is_idle(self) -> bool:
+        """Whether nothing runs, waits or holds cache."""
+        gauges = ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc")
+        return not any([await self.metric(name) for name in gauges])
+
+    async def exit_code(self) -> int:
+        """How it ended."""
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], seconds: float = 10) -> None:
+    """Return as soon as the condition holds. Raises: TimeoutError if it never does."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110  # another process has no event to wait for
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture(scope="session", name="eventually")
+def eventually_fixture() -> Callable[..., Awaitable[None]]:
+    """`await eventually(condition, seconds)`."""
+    return eventually
+
+
+@pytest.fixture
+def replica(smollm2_files: ModelFiles, tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Replica]]:
+    """`async with replica("--engine", "echo", …) as server:`; flags and environment of `argosy serve smollm2`."""
+
+    @asynccontextmanager
+    async def start(*flags: str, model: str = "smollm2", **environment: str) -> AsyncIterator[Replica]:
+        log = tmp_path / "server.log"
+        command = [sys.executable, "-m", "argosy.cli.main", "serve", model, "--port", "0", *flags]
+        with log.open("wb") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdout=asyncio.subprocess.DEVNULL, stderr=stderr, env={**os.environ, **environment}
+            )
+
+        async def is_ready() -> bool:
+            assert process.returncode is None, log.read_text()
+            return "\nready: " in log.read_text()
+
+        try:
+            await eventually(is_ready, START_SECONDS)
+            address = next(found for line in log.read_text().splitlines() if (found := address_in(line)))
+            yield Replica(process, address, log)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+    return start

@@ -93,9 +93,16 @@ _CONVERTER = re.compile(r":\w+}")  # Starlette's `{model:path}` is `{model}` to 
 
 
 def _event(data: dict[str, Any]) -> dict[str, Any]:
-    """One server-sent event whose data is JSON of this schema. Source: OpenAPI 3.2, "Sequential Media Types"."""
+    """One server-sent event: JSON of this schema, or the mark at the end.
+
+    Source: OpenAPI 3.2, "Sequential Media Types".
+    """
     content = {"type": "string", "contentMediaType": "application/json", "contentSchema": data}
-    return {"type": "object", "required": ["data"], "properties": {"data": content}}
+    return {
+        "type": "object",
+        "required": ["data"],
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, content]}},
+    }
 
 
 def _responses(path: str, operation: Operation, by_type: dict[type, Any]) -> dict[str, Any]:
