@@ -1,4 +1,7 @@
-"""One generation as an engine sees it: token ids in, token ids out."""
+"""One generation as an engine sees it: token ids in, token ids out.
+
+What is made per token holds values only, so the garbage collector need not look at it (`gc=False`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ class FinishReason(StrEnum):
     ERROR = "error"
 
 
-class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True):
+class TokenLogprob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The log probability (natural) of one chosen token, and of the likeliest instead of it, best first."""
 
     token_id: int
@@ -40,7 +43,7 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
 
 
-class GenerateOutput(msgspec.Struct, frozen=True, kw_only=True):
+class GenerateOutput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one step added: new tokens only, never the whole answer.
 
     The last output, and only it, carries `finish_reason`. A token that ended the answer (end of text or a stop

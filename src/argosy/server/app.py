@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from argosy.core.errors import SpecError
 from argosy.core.plugins import resolve
@@ -32,6 +37,8 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
     for name in PROTOCOLS:
         served += resolve(PROTOCOLS, name, "protocol")(replica.registry)
     routes = [*served, *Page().routes(), *Operations(replica, metrics).routes(served)]
+    for route in routes:
+        route.app = plain_app(route.endpoint)
     settings = EdgeSettings(
         door=door_for(spec, load_keys(spec)),
         max_body_bytes=spec.limits.max_body_bytes,
@@ -40,6 +47,16 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
     )
     router = Router(routes, redirect_slashes=False)
     return App(edge=Edge(router, replica, metrics, settings), routes=routes)
+
+
+def plain_app(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    """An endpoint as an ASGI application. Starlette's own wraps `send` to handle errors, which the edge does here."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
 
 
 def load_keys(spec: ServeSpec) -> ApiKeys:

@@ -19,7 +19,7 @@ from argosy.artifacts.reference import parse_model_ref
 from argosy.artifacts.store import ModelStore, default_store_root
 from argosy.core.adapter import Adapter
 from argosy.core.errors import SpecError
-from argosy.core.interfaces import AdapterSupport, Engine
+from argosy.core.interfaces import AdapterSupport, Engine, StartReports
 from argosy.core.model import ModelFiles, require_name
 from argosy.core.plugins import resolve
 from argosy.core.serve_spec import ServeSpec
@@ -105,7 +105,11 @@ async def _start_engine(spec: ServeSpec, files: ModelFiles, phases: StartPhases,
     with phases.phase(f"engine {name}"):
         engine = await asyncio.to_thread(build)
         stack.push_async_callback(engine.close)
+        if isinstance(engine, StartReports):
+            engine.report_start(lambda activity: phases.detail(f"engine {name}", activity))
         await engine.start()
+    if isinstance(engine, StartReports):
+        phases.seconds |= {f"engine {name}: {part}": seconds for part, seconds in engine.start_seconds.items()}
     return engine
 
 

@@ -1,11 +1,14 @@
-"""What a served model says, piece by piece, in text. Protocols turn these into JSON."""
+"""What a served model says, piece by piece, in text. Protocols turn these into JSON.
+
+Deltas are made per token and hold values only, so the garbage collector need not look at them (`gc=False`).
+"""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class TokenText(msgspec.Struct, frozen=True, kw_only=True):
+class TokenText(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One token as text with its natural log probability; `top` holds the likeliest instead of it, best first.
 
     bytes_: the token's own bytes, which need not be whole characters.
@@ -18,7 +21,7 @@ class TokenText(msgspec.Struct, frozen=True, kw_only=True):
     top: tuple[TokenText, ...] = ()
 
 
-class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A piece of one tool call: `id` and `name` in its first piece only, `arguments` a piece of JSON."""
 
     index: int
@@ -27,7 +30,7 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
     arguments: str = ""
 
 
-class Delta(msgspec.Struct, frozen=True, kw_only=True):
+class Delta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one step added to one choice. The last delta of a choice, and only it, carries `finish_reason`.
 
     choice: which of the `n` answers. text: printable text, never half a character.

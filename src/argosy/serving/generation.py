@@ -109,20 +109,26 @@ class Generation:
         """The fast path: one answer, no queue, no task."""
         answer = self._answers[0]
         interrupt = self._interrupt
+        last: Delta | None = None
         async with aclosing(self._machinery.engine.generate(self.prepared.requests[0])) as outputs:
-            while answer.finish_reason is None:
+            try:
                 interrupt.begin_step()
-                try:
-                    output = await anext(outputs, None)
-                except asyncio.CancelledError:
-                    interrupt.explain(asyncio.current_task())
-                    raise
-                finally:
+                async for output in outputs:
                     interrupt.end_step()
-                delta = self._push(answer, output)
-                if answer.finish_reason is None:
+                    delta = self._push(answer, output)
+                    if answer.finish_reason is not None:
+                        last = delta
+                        break
                     yield delta
-        yield delta
+                    interrupt.begin_step()
+            except asyncio.CancelledError:
+                interrupt.explain(asyncio.current_task())
+                raise
+            finally:
+                interrupt.end_step()
+        if last is None:
+            raise _silent_end()
+        yield last
 
     async def _several(self) -> AsyncGenerator[Delta]:
         """Deltas of n answers in the order the engine makes them."""
@@ -146,20 +152,21 @@ class Generation:
     async def _pump(self, index: int, queue: asyncio.Queue[Delta | BaseException]) -> None:
         """Move one engine stream into the queue. Cancels: the engine stream is closed."""
         answer = self._answers[index]
+        last: Delta | None = None
         try:
             async with aclosing(self._machinery.engine.generate(self.prepared.requests[index])) as outputs:
-                while answer.finish_reason is None:
-                    delta = self._push(answer, await anext(outputs, None))
-                    if answer.finish_reason is None:
-                        await queue.put(delta)
-            await queue.put(delta)
+                async for output in outputs:
+                    delta = self._push(answer, output)
+                    if answer.finish_reason is not None:
+                        last = delta
+                        break
+                    await queue.put(delta)
+            await queue.put(last or _silent_end())
         except Exception as error:  # noqa: BLE001  # boundary: carried to the consumer, who raises it
             await queue.put(error)
 
-    def _push(self, answer: Answer, output: GenerateOutput | None) -> Delta:
+    def _push(self, answer: Answer, output: GenerateOutput) -> Delta:
         """Count one engine output and turn it into a delta."""
-        if output is None:
-            raise EngineError("the engine ended its stream without saying why: try the request again")
         count = len(output.token_ids)
         if count:
             self._count(count)
@@ -188,6 +195,10 @@ class Generation:
         self._machinery.meters.record(self.prepared, self.usage, self.timings, reasons)
 
 
+def _silent_end() -> EngineError:
+    return EngineError("the engine ended its stream without saying why: try the request again")
+
+
 def _too_late(seconds: float | None) -> DeadlineExceeded:
     return DeadlineExceeded(
         f"the answer was not finished within {seconds:g} s: ask for fewer tokens or allow more time"
@@ -204,6 +215,7 @@ class _Interrupt:
     def __init__(self) -> None:
         self._timer: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[Any] | None = None
+        self._is_in_step = False
         self._error: ArgosyError | None = None
         self._is_cancelling = False
 
@@ -216,7 +228,7 @@ class _Interrupt:
         """Interrupt with `error`; the first one counts."""
         if self._error is None:
             self._error = error
-            if self._task is not None:
+            if self._is_in_step and self._task is not None:
                 self._is_cancelling = True
                 self._task.cancel()
 
@@ -229,11 +241,13 @@ class _Interrupt:
         """The engine is about to be waited for. Raises: the error, if interrupted before."""
         if self._error is not None:
             raise self._error
-        self._task = asyncio.current_task()
+        if self._task is None:
+            self._task = asyncio.current_task()
+        self._is_in_step = True
 
     def end_step(self) -> None:
         """The wait is over."""
-        self._task = None
+        self._is_in_step = False
 
     def explain(self, task: asyncio.Task[Any] | None) -> None:
         """Raise the error instead of a cancellation that was ours and nobody else's."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -150,23 +150,25 @@ class _Writer:
 
     async def write(self, body: bytes) -> None:
         """Send `body`; waits while the client is behind. Raises: OSError if it has gone."""
-        await self._put({"type": "http.response.body", "body": body, "more_body": True})
+        if not self.has_started:
+            await self._start()
+        self.is_sending = True
+        try:
+            await self._send({"type": "http.response.body", "body": body, "more_body": True})
+        finally:
+            self.is_sending = False
+        self.sent += 1
 
     async def end(self, body: bytes) -> None:
         """Send `body` and end the response."""
         self.has_ended = True
-        await self._put({"type": "http.response.body", "body": body, "more_body": False})
+        if not self.has_started:
+            await self._start()
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
-    async def _put(self, message: MutableMapping[str, Any]) -> None:
-        self.is_sending = True
-        try:
-            if not self.has_started:
-                self.has_started = True
-                await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
-            await self._send(message)
-        finally:
-            self.is_sending = False
-        self.sent += 1
+    async def _start(self) -> None:
+        self.has_started = True
+        await self._send({"type": "http.response.start", "status": 200, "headers": self._headers})
 
 
 async def _until_client_leaves(work: Coroutine[Any, Any, None], *companions: Coroutine[Any, Any, None]) -> None:
