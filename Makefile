@@ -57,6 +57,8 @@ clean: ## Remove the virtual environment and all caches of the tools (models sta
 	@echo "creating .venv with $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv .venv || { echo "error: $(PYTHON) cannot make virtual environments:" \
 		"on Debian and Ubuntu, run apt install python3-venv" >&2; exit 1; }
+	@# From 24.1 on, pip tells programs how a download goes.
+	@$(BIN)/python -m pip install -q --disable-pip-version-check 'pip>=24.1' || echo "going on with the old pip"
 	@touch $@
 
 # $(1) = stamp, $(2) = extras. Editable, so that a change in src/ needs no new install.

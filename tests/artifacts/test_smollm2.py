@@ -16,3 +16,8 @@ def test_default_model_is_the_pinned_file_with_known_facts(smollm2_files: ModelF
     assert (info.num_heads, info.num_kv_heads, info.head_dim) == (9, 3, 64)
     assert (info.vocab_size, info.max_model_len, info.dtype) == (49152, 8192, "q4_1")
     assert info.num_parameters == 134_515_008
+
+
+def test_a_request_that_leaves_sampling_out_gets_what_the_models_card_recommends(smollm2_files: ModelFiles) -> None:
+    defaults = smollm2_files.info.sampling_defaults
+    assert (defaults.temperature, defaults.top_p, defaults.top_k) == (0.2, 0.9, None)

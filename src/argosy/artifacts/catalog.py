@@ -10,6 +10,9 @@ from types import MappingProxyType
 
 import msgspec
 
+from argosy.core.model import ModelInfo, ModelRef, ModelScheme
+from argosy.core.sampling import SamplingOverrides
+
 DEFAULT_MODEL = "smollm2"
 
 
@@ -19,6 +22,7 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     ref: the reference the name stands for. size_bytes: exact where pinned, else rounded.
     sha256: of the one weight file, when it is one and we pin it.
     parts: packages whose `*.partNN` members, joined in this order, are the weight file called `file_name`.
+    sampling: what the model's card recommends and its files do not say; for requests that leave it out.
     """
 
     name: str
@@ -29,6 +33,7 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str | None = None
     file_name: str | None = None
     parts: tuple[str, ...] = ()
+    sampling: SamplingOverrides = SamplingOverrides()
 
 
 _ENTRIES = (
@@ -40,6 +45,8 @@ _ENTRIES = (
         size_bytes=98_362_432,
         sha256="sha256:b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
+        # Source: https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct, "How to use".
+        sampling=SamplingOverrides(temperature=0.2, top_p=0.9),
     ),
     CatalogEntry(
         name="gemma3-270m",
@@ -57,6 +64,7 @@ _ENTRIES = (
         description="SmolLM2 360M Instruct",
         license="Apache-2.0",
         size_bytes=724_000_000,
+        sampling=SamplingOverrides(temperature=0.2, top_p=0.9),
     ),
     CatalogEntry(
         name="qwen2.5-0.5b-instruct",
@@ -103,3 +111,12 @@ _ENTRIES = (
 )
 
 CATALOG: Mapping[str, CatalogEntry] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+
+
+def recommended(ref: ModelRef, info: ModelInfo) -> ModelInfo:
+    """The model's facts, with the catalog's sampling where its own files leave it open."""
+    entry = CATALOG.get(ref.location) if ref.scheme is ModelScheme.CATALOG else None
+    if entry is None:
+        return info
+    own = {name: value for name, value in msgspec.structs.asdict(info.sampling_defaults).items() if value is not None}
+    return msgspec.structs.replace(info, sampling_defaults=msgspec.structs.replace(entry.sampling, **own))

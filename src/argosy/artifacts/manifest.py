@@ -11,7 +11,7 @@ import msgspec
 
 from argosy.core.model import ModelFormat, ModelInfo, ModelRef
 
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True):

