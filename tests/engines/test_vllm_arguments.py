@@ -113,6 +113,17 @@ def test_end_of_text_is_ours_and_empty_means_unset() -> None:
     assert told["detokenize"] is False
 
 
+def test_a_constrained_answer_ends_at_vllms_own_end_of_text() -> None:
+    """Else, with ignore_eos, the grammar would allow the end of text again and again until max_tokens."""
+    constraint = Constraint(kind=ConstraintKind.JSON_OBJECT)
+    assert sampling_arguments(SamplingParams(max_tokens=5, constraint=constraint))["ignore_eos"] is False
+
+
+def test_min_tokens_hides_the_end_of_text_only_where_something_stops() -> None:
+    assert sampling_arguments(SamplingParams(max_tokens=5, min_tokens=3, stop_token_ids=(2,)))["min_tokens"] == 3
+    assert sampling_arguments(SamplingParams(max_tokens=5, min_tokens=3, ignore_eos=True))["min_tokens"] == 0
+
+
 @pytest.mark.parametrize("kind", ConstraintKind)
 def test_each_constraint_has_one_word(kind: ConstraintKind) -> None:
     told = constraint_arguments(Constraint(kind=kind, text="x", choices=("a", "b")))

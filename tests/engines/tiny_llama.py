@@ -13,17 +13,17 @@ END = 2
 MAX_MODEL_LEN = 256
 
 
-def write_tiny_llama(directory: Path) -> ModelFiles:
+def write_tiny_llama(directory: Path, vocab_size: int = 64, max_model_len: int = MAX_MODEL_LEN) -> ModelFiles:
     """Make the model in `directory`, the same every time."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=64,
+        vocab_size=vocab_size,
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=MAX_MODEL_LEN,
+        max_position_embeddings=max_model_len,
         initializer_range=0.5,
         bos_token_id=1,
         eos_token_id=END,
@@ -37,8 +37,8 @@ def write_tiny_llama(directory: Path) -> ModelFiles:
         num_heads=4,
         num_kv_heads=2,
         head_dim=8,
-        vocab_size=64,
-        max_model_len=MAX_MODEL_LEN,
+        vocab_size=vocab_size,
+        max_model_len=max_model_len,
         dtype="f32",
         num_parameters=25_000,
         weight_bytes=100_000,

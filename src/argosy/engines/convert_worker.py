@@ -35,8 +35,9 @@ def convert(job: Job, report: Report) -> None:
     source, target = Path(job.source), Path(job.target)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         if job.gguf_file:
+            # Without a tokenizer: Argosy reads that of a GGUF from the file itself, for constraints, too.
             gguf, source = source / job.gguf_file, Path(scratch) / "checkpoint"
-            dequantise(gguf, source)
+            dequantise(gguf, source, with_tokenizer=False)
         require_plain(source)
         traced = Path(scratch) / "traced"
         report(ConversionPhase.TRACE)

@@ -2,7 +2,8 @@
 
 Quantised weights become the bf16 nearest to what they stand for, so what serves the folder answers as the GGUF does,
 up to rounding. Byte-level BPE vocabularies (Llama 3, Qwen, SmolLM) are rebuilt here, because the pre-tokenizer that
-GGUF names decides how digits are cut and transformers' own reader does not look at it; others are left to that reader.
+GGUF names decides how digits are cut and transformers' own reader does not look at it. Others cannot be rebuilt exactly
+(transformers' own reader makes one of Gemma's that cuts text differently) and are refused where one is asked for.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from argosy.core.errors import SpecError
 from argosy.core.gguf import read_gguf
@@ -76,11 +78,27 @@ def tokenizer_config(metadata: dict[str, Any], max_length: int) -> dict[str, Any
     return config
 
 
-def dequantise(source: Path, target: Path) -> None:
-    """Write the model of the GGUF file `source` into the new folder `target`."""
+def gguf_arguments(path: Path) -> dict[str, Any]:
+    """What from_pretrained() is told to read a GGUF file into plain tensors.
+
+    Since 5.19 transformers may keep the weights in their blocks and multiply with kernels it downloads: not here.
+    """
+    arguments: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    if hasattr(transformers, "GgufConfig"):
+        arguments["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    return arguments
+
+
+def dequantise(source: Path, target: Path, *, with_tokenizer: bool = True) -> None:
+    """Write the model of the GGUF file `source` into the new folder `target`.
+
+    Raises: SpecError, before anything is written, for a vocabulary that cannot be rebuilt exactly.
+    """
     metadata = dict(read_gguf(source).metadata)
+    if with_tokenizer:
+        require_byte_level(source, metadata)
     model = AutoModelForCausalLM.from_pretrained(
-        source.parent, gguf_file=source.name, dtype=torch.float32, trust_remote_code=False, local_files_only=True
+        **gguf_arguments(source), dtype=torch.float32, trust_remote_code=False, local_files_only=True
     )
     model = model.to(torch.bfloat16)
     model.config.dtype = torch.bfloat16
@@ -88,19 +106,21 @@ def dequantise(source: Path, target: Path) -> None:
     model.generation_config = GenerationConfig(**{key: value for key, value in ends.items() if value is not None})
     model.save_pretrained(target)
     keep_old_readers(target / "config.json")
-    write_tokenizer(source, metadata, target, model.config.max_position_embeddings)
+    if with_tokenizer:
+        build_tokenizer(metadata).save(str(target / "tokenizer.json"))
+        config = tokenizer_config(metadata, model.config.max_position_embeddings)
+        (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_tokenizer(source: Path, metadata: dict[str, Any], target: Path, max_length: int) -> None:
-    """Write tokenizer.json and tokenizer_config.json."""
-    if metadata.get("tokenizer.ggml.model") != "gpt2":
-        AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name, local_files_only=True).save_pretrained(
-            target
+def require_byte_level(source: Path, metadata: dict[str, Any]) -> None:
+    """Raises: SpecError unless the vocabulary is byte-level BPE, with a pre-tokenizer known here."""
+    kind = metadata.get("tokenizer.ggml.model")
+    if kind != "gpt2":
+        raise SpecError(
+            f"{source.name} has a vocabulary of the kind {kind!r}, and only byte-level BPE ('gpt2') is rebuilt: "
+            "use the model's own safetensors folder instead"
         )
-        return
-    build_tokenizer(metadata).save(str(target / "tokenizer.json"))
-    config = tokenizer_config(metadata, max_length)
-    (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    pre_tokenizer(metadata.get("tokenizer.ggml.pre", "default"))
 
 
 def keep_old_readers(path: Path) -> None:

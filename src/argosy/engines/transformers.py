@@ -25,6 +25,7 @@ from argosy.core.engine import EngineFeature, EngineInfo, EngineSettings, Engine
 from argosy.core.errors import EngineDead, EngineError, SpecError
 from argosy.core.generation import FinishReason, GenerateOutput, GenerateRequest
 from argosy.core.model import ModelFiles, ModelFormat
+from argosy.engines.dequantise import gguf_arguments
 from argosy.engines.reference_sampling import Logits, Sampler
 
 FEATURES = frozenset(
@@ -90,9 +91,13 @@ class TransformersEngine:
         self._model = await self._in_thread(self._load)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateOutput]:
-        """One token per output. Cancels: leaves after the step under way, its cache freed."""
+        """One token per output. Cancels: leaves after the step under way, its cache freed.
+
+        Raises: EngineError for this request, EngineDead when the engine is not running.
+        """
         if request.adapter is not None or request.sampling.constraint is not None:
             raise EngineError("the transformers engine serves neither adapters nor constraints: leave them out")
+        await self.check_health()
         await self._take_place()
         try:
             sequence = RunningSequence(request, DynamicCache(config=self._model.config))
@@ -160,14 +165,13 @@ class TransformersEngine:
             torch.set_num_threads(self._settings.num_threads)
         weights = self._files.weights[0]
         is_gguf = self._files.format is ModelFormat.GGUF
-        source = {"gguf_file": weights.name} if is_gguf else {"use_safetensors": True}
+        safetensors = {"pretrained_model_name_or_path": self._files.root, "use_safetensors": True}
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                weights.parent if is_gguf else self._files.root,
+                **(gguf_arguments(weights) if is_gguf else safetensors),
                 dtype=self._dtype,
                 trust_remote_code=False,
                 local_files_only=True,
-                **source,
             )
         except (ValueError, OSError, KeyError, ImportError) as error:
             raise SpecError(

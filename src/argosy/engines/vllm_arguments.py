@@ -79,11 +79,14 @@ def _require_known(settings: EngineSettings, known: Collection[str]) -> None:
 def sampling_arguments(params: SamplingParams) -> dict[str, Any]:
     """The keyword arguments of vLLM's SamplingParams, without constraint and output kind.
 
-    The end of text is among stop_token_ids already if it shall end the answer, so vLLM's own notion is switched off.
+    The end of text is among stop_token_ids already if it shall end the answer, so vLLM's own notion is switched off,
+    but for constraints: once the text has matched, their grammar allows nothing but vLLM's end of text, without end.
+    vLLM hides its end of text from the first min_tokens even so (update_from_generation_config). Where no token stops
+    the answer there is nothing to outlast, and min_tokens stays 0, so that ignore_eos hides nothing.
     """
     return {
         "max_tokens": params.max_tokens,
-        "min_tokens": params.min_tokens,
+        "min_tokens": params.min_tokens if params.stop_token_ids else 0,
         "temperature": params.temperature,
         "top_p": params.top_p,
         "top_k": params.top_k,
@@ -92,7 +95,7 @@ def sampling_arguments(params: SamplingParams) -> dict[str, Any]:
         "frequency_penalty": params.frequency_penalty,
         "repetition_penalty": params.repetition_penalty,
         "seed": params.seed,
-        "ignore_eos": True,
+        "ignore_eos": params.constraint is None,
         "stop_token_ids": list(params.stop_token_ids),
         "logprobs": params.logprobs,
         "logit_bias": dict(params.logit_bias) or None,
