@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -54,6 +55,32 @@ async def test_f04_a_hung_or_dead_child_ends_every_stream(engine: OpenVinoEngine
         await _drain(stream)
     with pytest.raises(EngineDead):
         await engine.check_health()
+
+
+@pytest.mark.anyio
+async def test_f04_a_child_that_owes_nothing_may_sleep(engine: OpenVinoEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(watchdog.PATIENCE_SECONDS, "S", 0.1)
+    stream = engine.generate(ask())
+    await anext(stream)
+    async with asyncio.timeout(20):  # the answer ends, and nobody reads it
+        while engine._watch_timer is not None:  # noqa: ASYNC110  # a timer has no event
+            await asyncio.sleep(0.05)
+    await engine.check_health()
+    await _drain(stream)
+
+
+@pytest.mark.anyio
+async def test_f06_an_abort_that_is_cancelled_leaves_no_request_behind(engine: OpenVinoEngine) -> None:
+    stream = engine.generate(ask(max_tokens=900))
+    await anext(stream)
+    reading = asyncio.create_task(_drain(stream))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        reading.cancel()
+        await asyncio.sleep(0)
+    await asyncio.wait([reading])
+    assert engine.stats().num_requests_running == engine.stats().num_requests_waiting == 0
+    assert await finish(engine, ask()) is FinishReason.LENGTH
 
 
 async def _drain(stream: object) -> None:

@@ -157,10 +157,12 @@ class OpenVinoEngine:
                 await stream.wait()
                 yield stream.take()
         finally:
-            if not stream.has_ended:
-                self._channel.send(Cancel(number=submit.number))
-                await stream.wait_for_end()
-            self._streams.pop(submit.number, None)
+            try:
+                if not stream.has_ended:
+                    self._channel.send(Cancel(number=submit.number))
+                    await stream.wait_for_end()
+            finally:  # also if who waits for the end is cancelled once more
+                self._streams.pop(submit.number, None)
 
     async def _submission(self, request: GenerateRequest) -> Submit:
         params = request.sampling
@@ -269,7 +271,8 @@ class OpenVinoEngine:
 
     def _look(self) -> None:
         self._watch_timer = None
-        if not self._streams or self._is_closed or self._death is not None:
+        owes_answers = any(not stream.has_ended for stream in self._streams.values())
+        if not owes_answers or self._is_closed or self._death is not None:
             return
         pulse = self._pulse()
         if watchdog.has_progressed(self._last_progress, pulse):
