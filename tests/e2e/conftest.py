@@ -107,6 +107,11 @@ class Replica:
         """Of the server and its children."""
         return process_usage(self.process.pid).rss_bytes
 
+    def own_rss_bytes(self) -> int:
+        """Of the server alone, without the engine."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
     async def metric(self, name: str) -> float:
         """The value of a metric, over all its labels."""
         async with httpx.AsyncClient(base_url=self.url) as client:
