@@ -5,7 +5,7 @@ Adding an engine = one file + one line in `argosy.engines.ENGINES` + passing tes
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from argosy.core.adapter import Adapter
@@ -59,6 +59,20 @@ class AdapterSupport(Protocol):
 
     async def unload_adapter(self, name: str) -> None:
         """Forget the adapter once its running requests end. Raises: NotFound."""
+        ...
+
+
+@runtime_checkable
+class StartReports(Protocol):
+    """An engine that says what its start is doing, and what it consisted of."""
+
+    @property
+    def start_seconds(self) -> Mapping[str, float]:
+        """The parts of a finished start, in order."""
+        ...
+
+    def report_start(self, on_activity: Callable[[str], None]) -> None:
+        """Call `on_activity` with what start() does, each time that changes; "" = nothing worth a word."""
         ...
 
 

@@ -71,7 +71,13 @@ async def _fetch(spec: ServeSpec, phases: StartPhases) -> ModelFiles:
         phases.detail("model files", _progress_text(progress))
 
     with phases.phase("model files"):
-        return await fetch(parse_model_ref(spec.model), store, on_progress=show)
+        return await fetch(
+            parse_model_ref(spec.model),
+            store,
+            on_progress=show,
+            allow_sources=spec.allow_sources,
+            network=spec.network,
+        )
 
 
 def _progress_text(progress: FetchProgress) -> str:

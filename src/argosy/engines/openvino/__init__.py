@@ -7,14 +7,18 @@ report. `engine.py` is the socket seen by the server; the two speak length-prefi
 socket pair nobody else can open. One message a step carries what every request gained. A crash or a hang of native
 code thus ends a child, not the server: every stream gets EngineDead and the health check fails.
 
-    engine.py       the Engine socket: submit, await, abort           (server's process, event loop)
+    engine.py       the Engine socket: start, submit, await, abort    (server's process, event loop)
+    stream.py       one request's gains, until its consumer takes them
+    preparation.py  files → a folder OpenVINO loads quickly, made once and kept
+    preparing.py    the making of it                                  (a child of its own)
+    rewriting.py    a GGUF file → one that OpenVINO reads exactly     (that child)
     channel.py      the child process and its messages                (server's process)
     watchdog.py     is a silent child computing or hung? (pure)       (server's process)
     generation_config.py  SamplingParams → GenerationConfig fields (pure)
     constraints.py  schema, regex, grammar: bounded before the engine sees them (pure)
     messages.py     what travels, and its framing
     worker.py       the loop                                          (child)
-    loading.py      files + settings → a pipeline, with its caches    (child)
+    loading.py      prepared folder + settings → a pipeline           (child)
 
 Read first: `engine.py`, then `worker.py`.
 """

@@ -1,8 +1,7 @@
 """The Engine socket over the OpenVINO child: submit a request, hand on what each step gains it, abort.
 
-Each request owns a `Stream`: gains of steps wait in a list until its consumer wakes, and are then handed over as one
-output, so a slow reader costs no queue and no more than max_tokens ids. Aborting sends Cancel and waits for the
-child's answer, which comes with the next step, when the KV cache is free.
+Each request owns a `Stream` (`stream.py`). Aborting sends Cancel and waits for the child's answer, which comes with the
+next step, when the KV cache is free.
 """
 
 from __future__ import annotations
@@ -10,79 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 
 import msgspec
 
 from argosy.core.engine import EngineInfo, EngineSettings, EngineStats
 from argosy.core.errors import EngineDead, EngineError, SpecError
-from argosy.core.generation import FinishReason, GenerateOutput, GenerateRequest, TokenLogprob
-from argosy.core.model import ModelFiles, ModelFormat
+from argosy.core.generation import GenerateOutput, GenerateRequest
+from argosy.core.model import ModelFiles
 from argosy.engines.openvino import watchdog
 from argosy.engines.openvino.channel import Channel
 from argosy.engines.openvino.constraints import ConstraintChecker, constraint_fields
 from argosy.engines.openvino.generation_config import CONSTRAINTS, FEATURES, generation_config
 from argosy.engines.openvino.messages import Cancel, Event, Failed, Gain, Load, Ready, Report, Submit
-from argosy.engines.openvino.sizing import checker_load, kv_cache_tokens, require_known_arguments, require_readable
+from argosy.engines.openvino.preparation import Workplace, prepare
+from argosy.engines.openvino.sizing import checker_load, kv_cache_tokens, require_known_arguments
+from argosy.engines.openvino.stream import Stream
 
 _WATCH_SECONDS = 1.0
 
 
-class Stream:
-    """One request's gains between the child and its consumer."""
-
-    def __init__(self, logprobs_wanted: bool) -> None:
-        self.gains: list[Gain] = []
-        self.has_ended = False
-        self.logprobs_wanted = logprobs_wanted
-        self._waiter: asyncio.Future[None] | None = None
-
-    def push(self, gain: Gain) -> None:
-        """Keep the gain and wake the consumer."""
-        self.gains.append(gain)
-        self.has_ended = self.has_ended or gain.ending is not None
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def wait(self) -> None:
-        """Return once there is a gain. Cancels: nothing is lost."""
-        while not self.gains:
-            self._waiter = asyncio.get_running_loop().create_future()
-            await self._waiter
-
-    async def wait_for_end(self) -> None:
-        """Return once the request has ended, its gains thrown away."""
-        while not self.has_ended:
-            self.gains.clear()
-            await self.wait()
-
-    def take(self) -> GenerateOutput:
-        """All gains so far as one output. Raises: EngineError, EngineDead if the request failed."""
-        gains, self.gains = self.gains, []
-        last = gains[-1]
-        if last.ending == "dead":
-            raise EngineDead(last.error or "the engine died")
-        if last.ending == "error":
-            raise EngineError(last.error or "the request failed")
-        if len(gains) == 1:
-            ids = last.token_ids
-            logprobs = last.logprobs
-        else:
-            ids = [token_id for gain in gains for token_id in gain.token_ids]
-            logprobs = [value for gain in gains for value in gain.logprobs or ()]
-        reason = FinishReason(last.ending) if last.ending else None
-        return GenerateOutput(
-            token_ids=tuple(ids),
-            logprobs=_logprobs(ids, logprobs) if self.logprobs_wanted else (),
-            finish_reason=reason,
-            stop_token_id=ids[-1] if reason is FinishReason.STOP and ids else None,
-        )
-
-
-def _logprobs(ids: list[int], values: list[float] | None) -> tuple[TokenLogprob, ...]:
-    return tuple(
-        TokenLogprob(token_id=token_id, logprob=value) for token_id, value in zip(ids, values or (), strict=True)
-    )
+def _ignore(_: str) -> None:
+    """Nobody waits."""
 
 
 class OpenVinoEngine:
@@ -90,18 +39,14 @@ class OpenVinoEngine:
 
     def __init__(self, files: ModelFiles, settings: EngineSettings) -> None:
         require_known_arguments(settings)
-        require_readable(files)
         self._files = files
         self._settings = settings
         self._max_model_len = min(settings.max_model_len or files.info.max_model_len, files.info.max_model_len)
-        self._load = Load(
-            model_path=str(files.weights[0] if files.format is ModelFormat.GGUF else files.root),
-            is_gguf=files.format is ModelFormat.GGUF,
-            settings=settings,
-            kv_cache_tokens=kv_cache_tokens(files.info, settings, self._max_model_len),
-        )
+        self._workplace = Workplace(settings.cache_dir)
+        self._on_activity: Callable[[str], None] = _ignore
+        self._prepare_seconds = 0.0
         self._channel = Channel(self._on_event, self._on_death)
-        self._checker = ConstraintChecker(checker_load(self._load))
+        self._checker: ConstraintChecker | None = None
         self._streams: dict[int, Stream] = {}
         self._next_number = 0
         self._num_scheduled = 0
@@ -130,16 +75,43 @@ class OpenVinoEngine:
             kv_cache_tokens=ready.kv_cache_tokens,
         )
 
+    @property
+    def start_seconds(self) -> Mapping[str, float]:
+        """What the start consisted of; its parts in order."""
+        phases = self._ready.phases if self._ready is not None else {}
+        return {"prepare": self._prepare_seconds, **phases}
+
+    def report_start(self, on_activity: Callable[[str], None]) -> None:
+        """Tell `on_activity` what start() does whenever it takes long."""
+        self._on_activity = on_activity
+
     async def start(self) -> None:
-        """Start the child and load. Cancels: leaves nothing running. Raises: EngineError; SpecError."""
+        """Start the child, prepare the model if that was never done, and load it.
+
+        Cancels: leaves nothing running. Raises: EngineError; SpecError; ArtifactError if the disk is full.
+        """
         self._started = asyncio.get_running_loop().create_future()
         try:
-            await self._channel.open()
-            self._channel.send(self._load)
+            await self._channel.open()  # first: its imports run beside what follows
+            load = await self._prepared()
+            self._checker = ConstraintChecker(checker_load(load))
+            self._channel.send(load)
             self._ready = await self._started
         except BaseException:
             await self.close()
             raise
+
+    async def _prepared(self) -> Load:
+        began = time.perf_counter()
+        prepared = await prepare(self._files, self._workplace.open(), self._on_activity)
+        self._prepare_seconds = time.perf_counter() - began
+        self._on_activity("")
+        return Load(
+            model_path=str(prepared.model),
+            vocabulary_path=str(prepared.vocabulary or ""),
+            settings=self._settings,
+            kv_cache_tokens=kv_cache_tokens(self._files.info, self._settings, self._max_model_len),
+        )
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateOutput]:
         """One sequence. Cancels: aborted, and its cache free, before aclose() returns.
@@ -167,7 +139,7 @@ class OpenVinoEngine:
     async def _submission(self, request: GenerateRequest) -> Submit:
         params = request.sampling
         constraint = params.constraint
-        if constraint is not None:
+        if constraint is not None and self._checker is not None:
             await self._checker.require_usable(constraint)
             self._require_alive()
             # An answer that must match ends when it has matched, whether or not the caller listed an end token.
@@ -181,6 +153,7 @@ class OpenVinoEngine:
             config=generation_config(params, fallback_seed=secrets.randbits(31)),
             stop_token_ids=params.stop_token_ids,
             constraint=constraint_fields(constraint) if constraint is not None else None,
+            num_top=params.logprobs or 0,
         )
 
     def stats(self) -> EngineStats:
@@ -204,7 +177,9 @@ class OpenVinoEngine:
             self._watch_timer.cancel()
         self._fail_all("the engine was closed")
         await self._channel.close()
-        await self._checker.close()
+        if self._checker is not None:
+            await self._checker.close()
+        self._workplace.close()
 
     def _require_alive(self) -> None:
         if self._death is not None:

@@ -1,4 +1,4 @@
-"""Files and settings become a running pipeline. Runs in the child; imports OpenVINO."""
+"""A prepared model and settings become a running pipeline. Runs in the child; imports OpenVINO."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import msgspec
 import openvino
 import openvino_genai
 
-from argosy.core.gguf import read_gguf
 from argosy.engines.openvino import sizing
 from argosy.engines.openvino.messages import Load
 from argosy.engines.openvino.toy import write_toy_gguf
-from argosy.engines.openvino.vocabulary import no_tokenizer, token_spellings, vocabulary_tokenizer
+from argosy.engines.openvino.vocabulary import no_tokenizer
 
 # Tokens in one block of OpenVINO's paged KV cache on CPUs. Source: openvino.genai, cache manager.
 KV_BLOCK_TOKENS = 32
@@ -42,14 +41,14 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 def load_pipeline(load: Load) -> Loaded:
     """Read, compile and allocate. Raises: RuntimeError from OpenVINO, whose text names the cause."""
     began = time.perf_counter()
-    vocabulary = _gguf_vocabulary(Path(load.model_path)) if load.is_gguf else _converted_vocabulary(load.model_path)
+    vocabulary = _vocabulary(load.vocabulary_path)
     spelled = time.perf_counter()
     scheduler = _scheduler_config(load)
     if load.is_checker:
         pipeline = _toy_pipeline(vocabulary, scheduler)
     else:
         pipeline = openvino_genai.ContinuousBatchingPipeline(
-            load.model_path, vocabulary.tokenizer, scheduler, load.settings.device, **_properties(load)
+            load.model_path, vocabulary.tokenizer, scheduler, load.settings.device, **properties(load)
         )
     return Loaded(
         pipeline=pipeline,
@@ -60,16 +59,9 @@ def load_pipeline(load: Load) -> Loaded:
     )
 
 
-def _gguf_vocabulary(path: Path) -> Vocabulary:
-    metadata = read_gguf(path).metadata
-    spellings = token_spellings(metadata)
-    eos = metadata.get("tokenizer.ggml.eos_token_id")
-    if spellings is None or not isinstance(eos, int):
+def _vocabulary(directory: str) -> Vocabulary:
+    if not directory:
         return Vocabulary(tokenizer=no_tokenizer(), size=0, eos_token_id=None)
-    return Vocabulary(tokenizer=vocabulary_tokenizer(spellings, eos), size=len(spellings), eos_token_id=eos)
-
-
-def _converted_vocabulary(directory: str) -> Vocabulary:
     tokenizer = openvino_genai.Tokenizer(directory)
     size = len(tokenizer.get_vocab())
     eos = int(tokenizer.get_eos_token_id())
@@ -97,13 +89,14 @@ def _scheduler_config(load: Load) -> Any:
     return config
 
 
-def _properties(load: Load) -> dict[str, Any]:
-    properties: dict[str, Any] = {}
+def properties(load: Load) -> dict[str, Any]:
+    """What OpenVINO is told when it compiles the model."""
+    chosen: dict[str, Any] = {}
     if load.settings.num_threads:
-        properties["INFERENCE_NUM_THREADS"] = load.settings.num_threads
-    if "kv_cache_precision" in load.settings.engine_args:
-        properties["KV_CACHE_PRECISION"] = str(load.settings.engine_args["kv_cache_precision"])
-    return properties
+        chosen["INFERENCE_NUM_THREADS"] = load.settings.num_threads
+    for name, value in load.settings.engine_args.items():
+        chosen[sizing.PROPERTIES[name]] = str(value)
+    return chosen
 
 
 def version() -> str:

@@ -18,12 +18,18 @@ from argosy.core.errors import EngineError
 MAX_FRAME_BYTES = 64 * 2**20
 _HEADER = struct.Struct("<I")
 
+# Of each token, the likeliest instead of it and their log probabilities, best first.
+TopLogprobs = list[list[tuple[int, float]]]
+
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
-    """First command: load these files. is_checker: load a toy model over their vocabulary instead."""
+    """First command: load this model, a folder in OpenVINO's format. is_checker: a toy over its vocabulary instead.
+
+    vocabulary_path: a folder with a tokenizer in OpenVINO's format; empty if the tokens cannot be spelled.
+    """
 
     model_path: str
-    is_gguf: bool
+    vocabulary_path: str
     settings: EngineSettings
     kv_cache_tokens: int
     is_checker: bool = False
@@ -33,6 +39,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=Tru
     """Run this request with the next step.
 
     config: fields of openvino_genai.GenerationConfig. constraint: fields of its StructuredOutputConfig.
+    num_top: how many of the likeliest tokens to report with each; 0 = none.
     """
 
     number: int
@@ -40,6 +47,7 @@ class Submit(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=Tru
     config: dict[str, Any]
     stop_token_ids: tuple[int, ...] = ()
     constraint: dict[str, str] | None = None
+    num_top: int = 0
 
 
 class Cancel(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
@@ -70,6 +78,7 @@ class Gain(msgspec.Struct, frozen=True, tag=True, array_like=True):
     logprobs: list[float] | None = None
     ending: str | None = None
     error: str | None = None
+    top: TopLogprobs | None = None
 
 
 class Report(msgspec.Struct, frozen=True, tag=True, array_like=True):

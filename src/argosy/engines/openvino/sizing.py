@@ -1,4 +1,4 @@
-"""What this machine and model allow: cache size, known options, readable files."""
+"""What this machine and model allow: cache size, known options."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import msgspec
 
 from argosy.core.engine import EngineSettings
 from argosy.core.errors import SpecError
-from argosy.core.model import ModelFiles, ModelFormat, ModelInfo
+from argosy.core.model import ModelInfo
 from argosy.engines.openvino.messages import Load
 
-# Source: openvino.genai, gguf_modeling.cpp (create_from_gguf): other architectures are refused there after reading
-# the whole file.
-GGUF_ARCHITECTURES = ("llama", "qwen2", "qwen3")
-KNOWN_ARGUMENTS = ("kv_cache_precision",)
+# engine_args → OpenVINO's properties. Source: openvino, supported properties of the CPU plug-in.
+PROPERTIES = {
+    "kv_cache_precision": "KV_CACHE_PRECISION",
+    "inference_precision": "INFERENCE_PRECISION_HINT",
+    "dynamic_quantization_group_size": "DYNAMIC_QUANTIZATION_GROUP_SIZE",
+}
 DEFAULT_MAX_NUM_SEQS = 64
 DEFAULT_MAX_NUM_BATCHED_TOKENS = 512
 # Enough for 32 conversations of 1,024 tokens beside one of the model's full length; small enough for a laptop.
@@ -48,25 +50,9 @@ def checker_load(load: Load) -> Load:
 
 def require_known_arguments(settings: EngineSettings) -> None:
     """Raises: SpecError naming what the engine does not know."""
-    unknown = sorted(set(settings.engine_args) - set(KNOWN_ARGUMENTS))
+    unknown = sorted(set(settings.engine_args) - PROPERTIES.keys())
     if unknown:
-        raise SpecError(f"engine_args {', '.join(unknown)}: the openvino engine knows {', '.join(KNOWN_ARGUMENTS)}")
-
-
-def require_readable(files: ModelFiles) -> None:
-    """Raises: SpecError if OpenVINO cannot read these files, with the remedy. Before any native code sees them."""
-    if files.format is ModelFormat.SAFETENSORS:
-        raise SpecError(
-            f"{files.ref} is a safetensors checkpoint: the openvino engine reads GGUF and OpenVINO files; "
-            "convert it once with `argosy convert`, or use the transformers engine"
-        )
-    architecture = files.info.architecture
-    if files.format is ModelFormat.GGUF and architecture not in GGUF_ARCHITECTURES:
-        raise SpecError(
-            f"{files.ref} is a GGUF file of architecture {architecture!r}: the openvino engine reads GGUF files of "
-            f"{', '.join(GGUF_ARCHITECTURES)}; use the model's safetensors checkpoint instead, converted once with "
-            "`argosy convert`, or the transformers engine"
-        )
+        raise SpecError(f"engine_args {', '.join(unknown)}: the openvino engine knows {', '.join(PROPERTIES)}")
 
 
 def _total_memory_bytes() -> int:

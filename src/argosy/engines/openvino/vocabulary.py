@@ -11,14 +11,15 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy
 import openvino
 import openvino_genai
+import openvino_tokenizers
 from openvino.utils.node_factory import NodeFactory
-from openvino_tokenizers import _ext_path
 
 from argosy.core.gguf import GgufValue
 
@@ -65,13 +66,12 @@ def _spell_sentencepiece(token: str, kind: int, alphabet: dict[int, int]) -> byt
     return token.replace("\u2581", " ").encode()
 
 
-def vocabulary_tokenizer(spellings: Sequence[bytes], eos_token_id: int) -> Any:
-    """An openvino_genai.Tokenizer that knows these spellings and nothing else."""
+def save_vocabulary(spellings: Sequence[bytes], eos_token_id: int, directory: Path) -> None:
+    """Write what makes openvino_genai.Tokenizer(directory) know these spellings and nothing else."""
     ends = numpy.cumsum([len(spelling) for spelling in spellings], dtype=numpy.int32)
     begins = numpy.concatenate([numpy.zeros(1, numpy.int32), ends[:-1]])
     characters = numpy.frombuffer(b"".join(spellings), dtype=numpy.uint8)
-    factory = NodeFactory()
-    factory.add_extension(str(_ext_path))
+    factory = _factory()
     ids = openvino.opset13.parameter([-1, -1], openvino.Type.i64)
     narrow = openvino.opset13.convert(ids, openvino.Type.i32)
     constants = [openvino.opset13.constant(array) for array in (begins, ends, characters)]
@@ -79,10 +79,16 @@ def vocabulary_tokenizer(spellings: Sequence[bytes], eos_token_id: int) -> Any:
     decoder.set_friendly_name("VocabDecoder")
     outputs = factory.create("StringTensorPack", decoder.outputs()[2:5], {}).outputs()
     model = openvino.Model(outputs, [ids], "detokenizer")
-    with tempfile.TemporaryDirectory() as directory:
-        openvino.save_model(model, Path(directory) / "openvino_detokenizer.xml")
-        (Path(directory) / "config.json").write_text(json.dumps({"eos_token_id": eos_token_id}))
-        return openvino_genai.Tokenizer(directory)
+    openvino.save_model(model, directory / "openvino_detokenizer.xml")
+    (directory / "config.json").write_text(json.dumps({"eos_token_id": eos_token_id}))
+
+
+@cache
+def _factory() -> Any:
+    """Makes the tokenizers' nodes. Kept for good: unloading their library while such a node lives is a crash."""
+    factory = NodeFactory()
+    factory.add_extension(str(openvino_tokenizers._ext_path))
+    return factory
 
 
 def no_tokenizer() -> Any:
