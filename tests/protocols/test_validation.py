@@ -276,6 +276,13 @@ async def test_d25_a_million_messages_are_refused(client: httpx.AsyncClient) -> 
     assert "`array` of length <= 4096" in response.json()["message"]
 
 
+async def test_d26_prompts_times_n_are_bounded(client: httpx.AsyncClient) -> None:
+    body = {"model": "echo", "prompt": ["a"] * 1024, "n": 3, "temperature": 1}
+    response = await client.post("/v1/completions", json=body)
+    assert response.status_code == 400
+    assert "1024 prompts with n=3 make 3072 answers" in response.json()["message"]
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/x-www-form-urlencoded", "multipart/form-data"])
 async def test_d17_only_json_is_read(client: httpx.AsyncClient, content_type: str) -> None:
     response = await client.post("/v1/completions", content=b'{"prompt":"a"}', headers={"content-type": content_type})

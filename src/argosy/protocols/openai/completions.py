@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import msgspec
@@ -23,6 +24,7 @@ from argosy.protocols.openai.text_request import (
     DEFAULT_MAX_TOKENS,
     CompletionRequest,
     Prompt,
+    check_answers,
     kept_prompt_tokens,
     prompts,
     wanted_logprobs,
@@ -64,11 +66,15 @@ class TextCompletions:
         sampling = sampling_overrides(fields, max_tokens=max_tokens, logprobs=logprobs)
         request_id = self._stamps.new_id()
         options = generate_options(fields, request, request_id=request_id, sampling=sampling, model=model)
-        given = [await _edited(prompt, fields, model) for prompt in prompts(fields)]
-        prepared = [
-            await _prepare(model, prompt, _numbered(options, position, len(given)), fields)
-            for position, prompt in enumerate(given)
-        ]
+        asked = prompts(fields)
+        check_answers(len(asked), options.n)
+        given: list[Prompt] = []
+        prepared: list[PreparedRequest] = []
+        for position, prompt in enumerate(asked):
+            if position:
+                await asyncio.sleep(0)  # a thousand prompts must not hold everyone else up
+            given.append(await _edited(prompt, fields, model))
+            prepared.append(await _prepare(model, given[-1], _numbered(options, position, len(asked)), fields))
         shape = self._shape(fields, prepared, _echoes(fields, given, model, options.n))
         source = _source(model, prepared, options.n)
         if fields.stream:

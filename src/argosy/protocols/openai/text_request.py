@@ -13,6 +13,7 @@ from argosy.core.errors import InvalidRequest, UnsupportedParameter
 from argosy.protocols.openai.request_fields import GenerationFields, TokenId, check_logprobs
 
 MAX_PROMPTS = 1024  # vLLM's limit of items in `prompt`.
+MAX_ANSWERS = 2048  # prompts times n: each is held in memory from the beginning.
 DEFAULT_MAX_TOKENS = 16  # OpenAI's default of `max_tokens` on this route, kept by vLLM.
 
 Prompt = str | list[int]
@@ -44,6 +45,16 @@ def prompts(request: CompletionRequest) -> list[Prompt]:
     if len(given) > MAX_PROMPTS:
         raise InvalidRequest(f"prompt holds at most {MAX_PROMPTS} prompts, got {len(given)}.", param="prompt")
     return [item for item in given if not isinstance(item, int)]
+
+
+def check_answers(num_prompts: int, n: int) -> None:
+    """Raises: InvalidRequest if the prompts and n make too many answers together."""
+    if num_prompts * n > MAX_ANSWERS:
+        raise InvalidRequest(
+            f"{num_prompts} prompts with n={n} make {num_prompts * n} answers, and one request holds at most "
+            f"{MAX_ANSWERS}: send fewer prompts, or a smaller n",
+            param="n",
+        )
 
 
 def wanted_logprobs(request: CompletionRequest) -> int | None:
