@@ -92,7 +92,7 @@ def write_answers(path: Path, count: int) -> bytes:
     return path.read_bytes()
 
 
-def test_f04_an_answers_file_cut_at_any_byte_goes_on_from_its_last_whole_row(tmp_path: Path) -> None:
+def test_f10_an_answers_file_cut_at_any_byte_goes_on_from_its_last_whole_row(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     whole = write_answers(path, 3)
     ends = [position + 1 for position, byte in enumerate(whole) if byte == ord("\n")]

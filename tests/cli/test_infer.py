@@ -47,7 +47,7 @@ def test_every_row_gets_an_answer_or_an_error_in_its_form(prompts: Path, capsys:
     assert rows[4]["response"]["status_code"] == 200  # type: ignore[index]
 
 
-def test_f04_a_second_run_asks_only_what_is_left(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_f10_a_second_run_asks_only_what_is_left(prompts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = infer(prompts)
     answers = prompts.with_name("answers.jsonl")
     lines = answers.read_bytes().splitlines(keepends=True)
