@@ -15,13 +15,13 @@ import pytest
 from argosy.artifacts.network import UrlRules
 from argosy.artifacts.progress import ProgressMeter
 from argosy.artifacts.reference import parse_model_ref
-from argosy.artifacts.settings import NetworkSettings
 from argosy.artifacts.sources import Errand, Pulled
 from argosy.artifacts.sources.https import url_rules
 from argosy.artifacts.sources.hub import hub_rules, pull_repository
 from argosy.artifacts.store import ModelStore
 from argosy.artifacts.web import WebClient
 from argosy.core.errors import ArtifactError, Forbidden, SpecError
+from argosy.core.network import NetworkSettings
 
 Make = Callable[..., bytes]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

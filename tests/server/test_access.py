@@ -130,9 +130,45 @@ async def test_an_empty_key_file_does_not_open_the_door(live, tmp_path) -> None:
     path = tmp_path / "keys.json"
     create_key(path, "ci", (Scope.INFER,))
     revoke_key(path, "ci")
-    with pytest.raises(SpecError, match="holds no key, which would let everyone in"):
+    with pytest.raises(SpecError, match="holds no key, so nobody could get in"):
         async with live(api_keys_file=path):
             pass
+
+
+async def test_d15_a_revoked_key_stops_working_at_once_and_a_new_one_starts(live, tmp_path) -> None:
+    file, keys = key_file(tmp_path)
+    async with live(api_keys_file=file) as server, httpx.AsyncClient(base_url=server.url) as client:
+        assert (await client.get("/v1/models", headers=bearer(keys["infer"]))).status_code == 200
+        revoke_key(file, "infer")
+        assert (await client.get("/v1/models", headers=bearer(keys["infer"]))).status_code == 401
+        later = create_key(file, "later", (Scope.INFER,))
+        assert (await client.get("/v1/models", headers=bearer(later))).status_code == 200
+        for name in ("metrics", "admin", "later"):
+            revoke_key(file, name)
+        for key in (*keys.values(), later):
+            assert (await client.get("/v1/models", headers=bearer(key))).status_code == 401
+
+
+@pytest.mark.parametrize("spoil", ["malformed", "missing", "open to others"])
+async def test_f16_an_unusable_key_file_changes_nothing_but_a_metric(live, tmp_path, spoil) -> None:
+    file, keys = key_file(tmp_path)
+    good = file.read_bytes()
+    async with live(api_keys_file=file) as server, httpx.AsyncClient(base_url=server.url) as client:
+        failures = server.metrics.counter("argosy_api_keys_reload_failures")
+        if spoil == "malformed":
+            file.write_text("{")
+        elif spoil == "missing":
+            file.unlink()
+        else:
+            file.chmod(0o644)
+        for _ in range(3):
+            assert (await client.get("/v1/models", headers=bearer(keys["infer"]))).status_code == 200
+        assert (await client.get("/v1/models", headers=bearer("a-wrong-key"))).status_code == 401
+        assert failures.value == 1
+        file.write_bytes(good)
+        file.chmod(0o600)
+        revoke_key(file, "infer")
+        assert (await client.get("/v1/models", headers=bearer(keys["infer"]))).status_code == 401
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])

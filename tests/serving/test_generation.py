@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
+from argosy.core.adapter import Adapter
 from argosy.core.errors import ArgosyError, DeadlineExceeded, EngineDead, Overloaded
 from argosy.core.sampling import SamplingOverrides, TextParams
 from argosy.engines.echo import EchoEngine
@@ -87,6 +90,35 @@ async def test_a_stop_string_ends_the_answer_and_closes_the_engine_stream_before
                 assert engine.stats().num_requests_running == 0
     assert "".join(delta.text for delta in deltas) == "abc"
     assert (deltas[-1].finish_reason, deltas[-1].stop_reason) == ("stop", "de")
+
+
+async def test_a_stop_string_within_min_tokens_passes(serve_echo: Serve) -> None:
+    served, _ = serve_echo()
+    deltas = await completion(served, "abcdef", options(max_tokens=100, min_tokens=6, text=TextParams(stop=("de",))))
+    assert "".join(delta.text for delta in deltas) == "abcdefabc"
+
+
+async def test_a_scrape_tells_whose_adapters_run_and_wait(serve_echo: Serve, metrics: Metrics) -> None:
+    served, _ = serve_echo(AdmissionLimits(max_running=1))
+    for name in ("fr", "it"):
+        served.add_adapter(Adapter(name=name, path=Path(name), base="letters"))
+    prepared = await served.prepare_completion("ab", options())
+
+    def asking(adapter: str) -> PreparedRequest:
+        return msgspec.structs.replace(prepared, options=msgspec.structs.replace(prepared.options, adapter=adapter))
+
+    async with served.generate(asking("fr")):
+        waiting = asyncio.create_task(answer(served, asking("it")))
+        await asyncio.sleep(0)
+        assert 'lora_requests_info{max_lora="2",running_lora_adapters="fr",waiting_lora_adapters="it"}' in scrape(
+            metrics
+        )
+    await waiting
+    assert 'lora_requests_info{max_lora="2",running_lora_adapters="",waiting_lora_adapters=""}' in scrape(metrics)
+
+
+def scrape(metrics: Metrics) -> str:
+    return metrics.expose().decode()
 
 
 async def test_several_answers_are_merged_and_each_ends_once(serve_echo: Serve) -> None:

@@ -13,9 +13,11 @@ from argosy.text.tokenizer import Tokenizer
 TEXTS = st.one_of(st.text(max_size=30), st.sampled_from(["👩‍👩‍👧‍👦 ก็ é", "aab aab", "STOP", "<|im_end|>x"]))
 
 
-def run(tokenizer: Tokenizer, ids: list[int], cuts: list[int], params: TextParams) -> tuple[list[str], str | None]:
+def run(
+    tokenizer: Tokenizer, ids: list[int], cuts: list[int], params: TextParams, *, min_tokens: int = 0
+) -> tuple[list[str], str | None]:
     """The pieces and the stop string, pushing between the cuts."""
-    detokenizer, pieces, stop, start = Detokenizer(tokenizer, params), [], None, 0
+    detokenizer, pieces, stop, start = Detokenizer(tokenizer, params, min_tokens=min_tokens), [], None, 0
     for end in [*sorted(min(cut, len(ids)) for cut in cuts), len(ids)]:
         delta = detokenizer.push(ids[start:end], is_last=end == len(ids) and start != end)
         pieces.append(delta.text)
@@ -25,9 +27,9 @@ def run(tokenizer: Tokenizer, ids: list[int], cuts: list[int], params: TextParam
     return pieces, stop
 
 
-def first_stop(text: str, stops: tuple[str, ...]) -> tuple[int, str] | None:
-    """Where the stop string that is complete first begins: the definition, written naively."""
-    for end in range(1, len(text) + 1):
+def first_stop(text: str, stops: tuple[str, ...], after: int = 0) -> tuple[int, str] | None:
+    """Where the stop string that is complete first, `after` so many characters, begins: the definition, naively."""
+    for end in range(after + 1, len(text) + 1):
         found = [stop for stop in stops if stop and text[:end].endswith(stop)]
         if found:
             longest = max(found, key=len)
@@ -69,6 +71,25 @@ def test_the_first_complete_stop_string_ends_the_text(
         at, found = expected
         assert stop == found
         assert "".join(pieces) == text[: at + (len(found) if include else 0)]
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    text=st.text("abc ", max_size=24),
+    stops=st.lists(st.text("abc", min_size=1, max_size=4), min_size=1, max_size=4).map(tuple),
+    cuts=st.lists(st.integers(0, 24), max_size=8),
+    min_tokens=st.integers(0, 26),
+)
+def test_a_stop_string_complete_within_min_tokens_passes(
+    byte_tokenizer: Tokenizer, text: str, stops: tuple[str, ...], cuts: list[int], min_tokens: int
+) -> None:
+    ids = [ord(character) for character in text]
+    pieces, stop = run(byte_tokenizer, ids, cuts, TextParams(stop=stops), min_tokens=min_tokens)
+    expected = first_stop(text, stops, after=min_tokens)
+    if expected is None:
+        assert (stop, "".join(pieces)) == (None, text)
+    else:
+        assert (stop, "".join(pieces)) == (expected[1], text[: expected[0]])
 
 
 def test_half_a_character_is_never_shown(byte_tokenizer: Tokenizer) -> None:

@@ -15,12 +15,12 @@ from argosy.artifacts.catalog import CATALOG, CatalogEntry
 from argosy.artifacts.locks import held
 from argosy.artifacts.progress import FetchPhase, OnProgress, ProgressMeter
 from argosy.artifacts.reference import parse_model_ref
-from argosy.artifacts.settings import DEFAULT_NETWORK, NetworkSettings
 from argosy.artifacts.sources import SOURCES, Errand, Pulled
 from argosy.artifacts.sources.local import add_local
 from argosy.artifacts.store import ModelStore
 from argosy.core.errors import ArtifactError, ModelNotFound, UnsupportedParameter
 from argosy.core.model import ModelFiles, ModelRef, ModelScheme
+from argosy.core.network import DEFAULT_NETWORK, NetworkSettings
 from argosy.core.plugins import resolve
 
 

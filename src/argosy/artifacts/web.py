@@ -18,8 +18,8 @@ import httpx
 import msgspec
 
 from argosy.artifacts.network import PinnedTransport, UrlRules, parse_url
-from argosy.artifacts.settings import NetworkSettings
 from argosy.core.errors import ArtifactError
+from argosy.core.network import NetworkSettings
 
 MAX_REDIRECTS = 3
 MAX_JSON_BYTES = 32 * 2**20

@@ -57,7 +57,7 @@ def list_(
 def revoke(name: Annotated[str, typer.Argument(help="The key's name.")], file: _File = _DEFAULT_FILE) -> None:
     """Take a key out of the file."""
     resolve(_KEYS, "revoke", "action")(file, name)
-    note(f"key {name!r} revoked; restart the server for it to take effect")
+    note(f"key {name!r} revoked: running servers refuse it from now on")
 
 
 def _scopes(texts: list[str]) -> tuple[Scope, ...]:

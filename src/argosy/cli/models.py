@@ -19,7 +19,7 @@ from argosy.core.plugins import resolve
 
 _ARTIFACTS: Mapping[str, str] = {
     "CATALOG": "argosy.artifacts.catalog:CATALOG",
-    "DEFAULT_NETWORK": "argosy.artifacts.settings:DEFAULT_NETWORK",
+    "DEFAULT_NETWORK": "argosy.core.network:DEFAULT_NETWORK",
     "fetch": "argosy.artifacts.fetch:fetch",
     "parse_model_ref": "argosy.artifacts.reference:parse_model_ref",
     "ModelStore": "argosy.artifacts.store:ModelStore",

@@ -45,6 +45,9 @@ _PLACES = {
             "engine_args",
         )
     },
+    **{name: ("network", name) for name in ("hf_endpoint", "ms_endpoint", "allow_private_addresses")},
+    "connections": ("network", "num_connections"),
+    "allow_source": ("allow_sources",),
     "api_key": ("api_keys",),
     "allowed_host": ("allowed_hosts",),
     "allowed_origin": ("allowed_origins",),
@@ -55,6 +58,7 @@ _PLACES = {
 _SERVING = "Serving"
 _ENGINE = "Engine"
 _ACCESS = "Access"
+_FETCHING = "Fetching the model"
 _LIMITS = "Limits"
 
 
@@ -72,9 +76,6 @@ def command(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Port; 0 picks a free one. [8000]", rich_help_panel=_SERVING)] = None,
     uds: Annotated[Path | None, typer.Option(help="Listen on a Unix socket instead.", rich_help_panel=_SERVING)] = None,
-    store: Annotated[
-        Path | None, typer.Option(help="Where models are kept. [~/.cache/argosy]", rich_help_panel=_SERVING)
-    ] = None,
     shutdown_timeout: Annotated[
         float | None, typer.Option(help="Seconds open streams may run on after SIGTERM. [30]", rich_help_panel=_SERVING)
     ] = None,
@@ -118,6 +119,28 @@ def command(
     lora_modules: Annotated[
         list[str] | None, typer.Option(help="name=directory of a LoRA adapter.", rich_help_panel=_ENGINE)
     ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="Where models are kept. [~/.cache/argosy]", rich_help_panel=_FETCHING)
+    ] = None,
+    allow_source: Annotated[
+        list[str] | None,
+        typer.Option(help="URL prefix that https:, s3:, gs: and oss: models may use.", rich_help_panel=_FETCHING),
+    ] = None,
+    allow_private_addresses: Annotated[
+        bool | None,
+        typer.Option(
+            "--allow-private-addresses",
+            help="Also fetch from addresses inside this network.",
+            rich_help_panel=_FETCHING,
+        ),
+    ] = None,
+    hf_endpoint: Annotated[
+        str | None, typer.Option(help="Hugging Face, or a mirror of it.", rich_help_panel=_FETCHING)
+    ] = None,
+    ms_endpoint: Annotated[
+        str | None, typer.Option(help="ModelScope, or a mirror of it.", rich_help_panel=_FETCHING)
+    ] = None,
+    connections: Annotated[int | None, typer.Option(help="Requests at once. [8]", rich_help_panel=_FETCHING)] = None,
     api_keys_file: Annotated[
         Path | None, typer.Option(help="What `argosy keys create` writes.", rich_help_panel=_ACCESS)
     ] = None,

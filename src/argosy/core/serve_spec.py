@@ -10,6 +10,7 @@ import msgspec
 from argosy.core.engine import EngineSettings
 from argosy.core.errors import SpecError
 from argosy.core.model import is_name
+from argosy.core.network import NetworkSettings
 
 _LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 MAX_SERVED_NAME_CHARACTERS = 128
@@ -58,6 +59,7 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """One replica. None = the best choice for this machine and model.
 
     model: a model reference or a path. served_model_name: names clients use, the first is the main one.
+    allow_sources: URL prefixes that a model reference of https:, s3:, gs: or oss: may use. network: how to fetch it.
     adapters: LoRA adapters by served name, each a directory in PEFT's layout.
     api_keys_file: what `argosy keys create` writes. api_keys: keys in the clear, for a quick start; all scopes.
     insecure: allow a bind that others can reach without a key. allowed_hosts: Host headers that are ours.
@@ -74,6 +76,8 @@ class ServeSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     engine_settings: EngineSettings = EngineSettings()
     adapters: dict[str, Path] = {}
     store: Path | None = None
+    allow_sources: tuple[str, ...] = ()
+    network: NetworkSettings = NetworkSettings()
     api_keys_file: Path | None = None
     api_keys: tuple[str, ...] = ()
     insecure: bool = False

@@ -52,7 +52,7 @@ ANSWER_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0)
 HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition", "tool_calls")
-REJECTION_REASONS = ("queue_full", "queue_timeout", "deadline", "draining")
+REJECTION_REASONS = ("queue_full", "queue_timeout", "deadline")
 
 
 class MetricKind(StrEnum):
@@ -64,7 +64,7 @@ class MetricKind(StrEnum):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table. A counter is exposed as `name` + `_total`, as Prometheus wants it."""
+    """One row of the table."""
 
     name: str
     kind: MetricKind
@@ -72,6 +72,11 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+
+    @property
+    def exposed_name(self) -> str:
+        """What a scrape shows: a counter's name ends in `_total`, as Prometheus wants it."""
+        return f"{self.name}_total" if self.kind is MetricKind.COUNTER else self.name
 
 
 _MODEL = ("model_name", "engine")
@@ -98,7 +103,7 @@ METRICS: tuple[Metric, ...] = (
     _gauge(
         "vllm:lora_requests_info",
         "timestamp",
-        "Adapters this replica holds.",
+        "Adapters with running and with waiting requests; max_lora is how many are loaded.",
         ("max_lora", "waiting_lora_adapters", "running_lora_adapters"),
     ),
     _gauge(
@@ -151,6 +156,9 @@ METRICS: tuple[Metric, ...] = (
     _gauge("argosy_http_requests_in_flight", "requests", "HTTP requests being answered now.", ()),
     _counter(
         "argosy_client_disconnects", "requests", "Requests whose client went away, or read too slowly.", ("reason",)
+    ),
+    _counter(
+        "argosy_api_keys_reload_failures", "changes", "Changes of the API key file that could not be used.", ()
     ),
     _gauge("argosy_start_phase_seconds", "seconds", "How long each phase of the start took.", ("phase",)),
     _gauge("argosy_build_info", "constant 1", "The running version.", ("version",)),

@@ -12,7 +12,7 @@ import hmac
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -60,6 +60,46 @@ class ApiKeys:
             if hmac.compare_digest(known, digest):
                 found = principal
         return found
+
+
+class WatchedKeys(ApiKeys):
+    """The keys of a file as it is now, and keys that stay: a revoked key stops working with the next request.
+
+    A file that cannot be read any more changes nothing but `on_failure`, which is called once per change of the file.
+    An emptied file lets nobody in.
+    """
+
+    def __init__(self, path: Path, more: Iterable[StoredKey], on_failure: Callable[[SpecError], None]) -> None:
+        """Raises: SpecError if the file cannot be used now."""
+        self._path = path
+        self._more = tuple(more)
+        self._on_failure = on_failure
+        self._stamp = _stamp(path)  # taken before reading: what changes meanwhile is seen with the next request
+        super().__init__([*read_keys(path).keys, *self._more])
+
+    def __bool__(self) -> bool:
+        """Callers need a key, even while the file holds none."""
+        return True
+
+    def principal(self, presented: str) -> Principal | None:
+        """Whose key this is. One `stat` more than without a file."""
+        stamp = _stamp(self._path)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                super().__init__([*read_keys(self._path).keys, *self._more])
+            except SpecError as error:
+                self._on_failure(error)
+        return super().principal(presented)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What differs whenever the file was replaced, written or given other rights; empty if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return (found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size)
 
 
 def digest_of(key: str) -> str:
@@ -113,7 +153,7 @@ def create_key(path: Path, name: str, scopes: tuple[Scope, ...]) -> str:
 
 
 def revoke_key(path: Path, name: str) -> None:
-    """Take a key out of the file; a running server forgets it when it restarts. Raises: NotFound, SpecError."""
+    """Take a key out of the file; running servers refuse it from then on. Raises: NotFound, SpecError."""
     stored = read_keys(path)
     kept = tuple(key for key in stored.keys if key.name != name)
     if len(kept) == len(stored.keys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -17,11 +18,13 @@ from argosy.observe.metrics import Metrics
 from argosy.protocols import PROTOCOLS
 from argosy.protocols.openai.errors import error_response
 from argosy.server.access import door_for
-from argosy.server.api_keys import ApiKeys, plain_keys, read_keys
+from argosy.server.api_keys import ApiKeys, WatchedKeys, plain_keys, read_keys
 from argosy.server.chat_page import Page
 from argosy.server.edge import Edge, EdgeSettings
 from argosy.server.operations import Operations
 from argosy.server.replica import Replica
+
+logger = logging.getLogger(__name__)
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +43,7 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
     for route in routes:
         route.app = plain_app(route.endpoint)
     settings = EdgeSettings(
-        door=door_for(spec, load_keys(spec)),
+        door=door_for(spec, load_keys(spec, metrics)),
         max_body_bytes=spec.limits.max_body_bytes,
         access_log=spec.access_log,
         error_response=error_response,
@@ -59,12 +62,19 @@ def plain_app(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
     return app
 
 
-def load_keys(spec: ServeSpec) -> ApiKeys:
-    """The keys of the file and those given in the clear. Raises: SpecError."""
-    stored = list(read_keys(spec.api_keys_file).keys) if spec.api_keys_file else []
-    if spec.api_keys_file and not stored:
+def load_keys(spec: ServeSpec, metrics: Metrics) -> ApiKeys:
+    """The keys of the file, watched, and those given in the clear. Raises: SpecError."""
+    path = spec.api_keys_file
+    if path is None:
+        return ApiKeys(plain_keys(spec.api_keys))
+    if not read_keys(path).keys:
         raise SpecError(
-            f"API key file {spec.api_keys_file} holds no key, which would let everyone in: "
-            f"run `argosy keys create NAME --file {spec.api_keys_file}`"
+            f"API key file {path} holds no key, so nobody could get in: run `argosy keys create NAME --file {path}`"
         )
-    return ApiKeys([*stored, *plain_keys(spec.api_keys)])
+    failures = metrics.counter("argosy_api_keys_reload_failures")
+
+    def report(error: SpecError) -> None:
+        failures.add()
+        logger.warning("API key file changed and is unusable, the keys before stay", extra={"error": error.message})
+
+    return WatchedKeys(path, plain_keys(spec.api_keys), report)

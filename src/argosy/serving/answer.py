@@ -28,7 +28,12 @@ class Answer:
         text = prepared.options.text
         if prepared.tools is not None and prepared.tools.keeps_special_tokens:
             text = msgspec.structs.replace(text, skip_special_tokens=False)
-        self._detokenizer = Detokenizer(tokenizer, text, continues_text=prepared.continues_text)
+        self._detokenizer = Detokenizer(
+            tokenizer,
+            text,
+            continues_text=prepared.continues_text,
+            min_tokens=prepared.requests[index].sampling.min_tokens,
+        )
         self._tools = ToolCalls(prepared.tools) if prepared.tools else None
         self.finish_reason: str | None = None
 

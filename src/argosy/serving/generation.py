@@ -73,7 +73,14 @@ class Generation:
     async def __aenter__(self) -> Self:
         seconds = self.prepared.options.deadline_seconds
         deadline = None if seconds is None else self.timings.arrived + seconds
-        await self._machinery.admission.acquire(self._ticket, deadline)
+        meters = self._machinery.meters
+        adapter = self.prepared.options.adapter or ""
+        meters.adapters_waiting[adapter] += 1
+        try:
+            await self._machinery.admission.acquire(self._ticket, deadline)
+        finally:
+            meters.adapters_waiting[adapter] -= 1
+        meters.adapters_running[adapter] += 1
         self.timings.admitted = now = self._machinery.clock()
         if deadline is not None:
             self._interrupt.at(deadline - now, _too_late(seconds))
@@ -99,6 +106,7 @@ class Generation:
         finally:
             self.timings.left = self._machinery.clock()
             self._machinery.admission.release(self._ticket)
+            self._machinery.meters.adapters_running[self.prepared.options.adapter or ""] -= 1
             self._record(kind)
 
     def interrupt(self, error: ArgosyError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
 from collections.abc import Iterable
 
 from argosy.core.engine import EngineInfo, EngineStats
@@ -22,6 +23,8 @@ class ModelMeters:
         self._labels = (model_name, _ENGINE)
         self.prompt_tokens = self._counter("prompt_tokens")
         self.generation_tokens = self._counter("generation_tokens")
+        self.adapters_waiting: Counts[str] = Counts()
+        self.adapters_running: Counts[str] = Counts()
         self.inter_token_latency = self._histogram("inter_token_latency_seconds")
         self._cached_tokens = self._counter("prompt_tokens_cached")
         self._finished = {
@@ -57,11 +60,15 @@ class ModelMeters:
         sizes = (str(info.kv_cache_tokens), str(info.max_model_len), str(info.max_num_seqs))
         self._metrics.gauge("vllm:cache_config_info", *self._labels, *sizes).set(1)
 
-    def hold_adapters(self, names: Iterable[str]) -> None:
-        """Publish which adapters this model answers to; routers send their requests here."""
-        held = ",".join(sorted(names))
-        self._metrics.clear("vllm:lora_requests_info")
-        self._metrics.gauge("vllm:lora_requests_info", str(len(held.split(","))), "", held).set(time.time())
+    def sample_adapters(self, held: int) -> None:
+        """Publish whose requests run and wait; routers prefer a replica that runs an adapter already.
+
+        held: adapters loaded. Nothing is published without any. Source: vLLM, `LoRAStats`; the value is a unix time.
+        """
+        if held:
+            running, waiting = (_busy(load) for load in (self.adapters_running, self.adapters_waiting))
+            self._metrics.clear("vllm:lora_requests_info")
+            self._metrics.gauge("vllm:lora_requests_info", str(held), waiting, running).set(time.time())
 
     def sample(self, stats: EngineStats, waiting_outside: int) -> None:
         """Publish the load now. waiting_outside: requests that wait for a permit, before the engine."""
@@ -104,3 +111,8 @@ class ModelMeters:
 
     def _histogram(self, name: str) -> Histogram:
         return self._metrics.histogram(f"vllm:{name}", *self._labels)
+
+
+def _busy(load: Counts[str]) -> str:
+    """The names with requests; the model itself, without an adapter, has the name ""."""
+    return ",".join(sorted(name for name, count in load.items() if name and count))

@@ -152,7 +152,6 @@ class ServedModel:
     def add_adapter(self, adapter: Adapter) -> None:
         """Answer to an adapter's name, too. The engine has loaded it."""
         self.adapters[adapter.name] = adapter
-        self._machinery.meters.hold_adapters(self.adapters)
 
     def abort_all(self, error: ArgosyError) -> None:
         """End every running and waiting request with `error`: the last resort of a shutdown. Never blocks."""
@@ -270,6 +269,7 @@ class ServedModel:
 
     def _sample(self) -> None:
         self._machinery.meters.sample(self._engine.stats(), self._admission.waiting)
+        self._machinery.meters.sample_adapters(len(self.adapters))
 
 
 def _text_size(message: dict[str, Any]) -> int:

@@ -40,12 +40,18 @@ _NOTHING = TextDelta("")
 class Detokenizer:
     """The text of one answer. Not shared between answers."""
 
-    def __init__(self, tokenizer: Tokenizer, params: TextParams, *, continues_text: bool = False) -> None:
-        """continues_text: the answer goes on in the middle of a text, so a space at its front is part of it."""
+    def __init__(
+        self, tokenizer: Tokenizer, params: TextParams, *, continues_text: bool = False, min_tokens: int = 0
+    ) -> None:
+        """continues_text: the answer goes on in the middle of a text, so a space at its front is part of it.
+
+        min_tokens: a stop string that is complete within so many tokens ends nothing. Source: vLLM, same name.
+        """
         self._table = tokenizer.printed_bytes if params.skip_special_tokens else tokenizer.entry_bytes
         self._decode = _new_utf8_decoder("replace").decode
         self._drops_space = tokenizer.vocabulary.is_space_prefixed and not continues_text
         self._stops = StopStrings(params.stop, include_stop=params.include_stop) if any(params.stop) else None
+        self._unstoppable = min_tokens if self._stops is not None else 0
         self._stop: str | None = None
         self._is_over = False
 
@@ -56,17 +62,26 @@ class Detokenizer:
         """
         if self._is_over:
             return _NOTHING if self._stop is None else TextDelta("", self._stop)
+        early = ""
+        if self._unstoppable and self._stops is not None:
+            passed, token_ids = token_ids[: self._unstoppable], token_ids[self._unstoppable :]
+            self._unstoppable -= len(passed)
+            early, _ = self._stops.push(self._text(passed), is_last=False, may_stop=False)
+        text = self._text(token_ids, is_last=is_last)
+        self._is_over = is_last
+        if self._stops is None:
+            return TextDelta(text) if text else _NOTHING
+        text, self._stop = self._stops.push(text, is_last=is_last)
+        text = early + text
+        if self._stop is not None:
+            self._is_over = True
+            return TextDelta(text, self._stop)
+        return TextDelta(text) if text else _NOTHING
+
+    def _text(self, token_ids: Sequence[int], *, is_last: bool = False) -> str:
         table = self._table
         data = b"".join([table[token_id] for token_id in token_ids])
         if self._drops_space and data:
             data = data.removeprefix(b" ")
             self._drops_space = False
-        text = self._decode(data, is_last)
-        self._is_over = is_last
-        if self._stops is None:
-            return TextDelta(text) if text else _NOTHING
-        text, self._stop = self._stops.push(text, is_last=is_last)
-        if self._stop is not None:
-            self._is_over = True
-            return TextDelta(text, self._stop)
-        return TextDelta(text) if text else _NOTHING
+        return self._decode(data, is_last)

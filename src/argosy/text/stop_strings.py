@@ -24,13 +24,16 @@ class StopStrings:
         self._include_stop = include_stop
         self._held = ""
 
-    def push(self, text: str, *, is_last: bool) -> tuple[str, str | None]:
-        """The text that is now certain, and the stop string found in it, if any. is_last: nothing is held back."""
+    def push(self, text: str, *, is_last: bool, may_stop: bool = True) -> tuple[str, str | None]:
+        """The text that is now certain, and the stop string found in it, if any.
+
+        is_last: nothing is held back. may_stop: False lets a stop string that is complete in `text` pass.
+        """
         if not self._held and self._first_characters.isdisjoint(text):
             return text, None
         for position, character in enumerate(text):
             stop = self._advance(character)
-            if stop is not None:
+            if stop is not None and may_stop:
                 seen = self._held + text[: position + 1]
                 self._held = ""
                 return (seen if self._include_stop else seen[: len(seen) - len(stop)]), stop

