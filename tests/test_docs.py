@@ -7,12 +7,15 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from argosy.cli.main import COMMANDS
 from argosy.cli.reference import reference
+from argosy.cli.serve import spec_from
 from argosy.core import errors
 from argosy.core.engine import EngineSettings
+from argosy.core.network import NetworkSettings
 from argosy.core.serve_spec import LimitsSpec, ServeSpec
 from argosy.observe.metrics import METRICS
 
@@ -46,11 +49,23 @@ def test_every_command_and_flag_is_documented() -> None:
     assert written == reference(), "docs/cli.md is behind the commands: run `make docs`"
 
 
-@pytest.mark.parametrize("spec", [ServeSpec, LimitsSpec, EngineSettings])
+@pytest.mark.parametrize("spec", [ServeSpec, LimitsSpec, EngineSettings, NetworkSettings])
 def test_every_spec_field_is_documented(spec: type) -> None:
     text = all_docs()
     missing = [name for name in spec.__struct_fields__ if f"`{name}`" not in text]  # type: ignore[attr-defined]
     assert not missing, f"no page of docs/ names the fields {missing} of {spec.__name__}"
+
+
+def test_the_documented_configuration_is_every_field_with_its_default(tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "configuration.md").read_text(), re.MULTILINE | re.DOTALL)
+    config = tmp_path / "serve.yaml"
+    config.write_text(example)
+    spec = spec_from(config, {})
+    assert spec == ServeSpec(model="smollm2")
+    assert msgspec.yaml.decode(example).keys() == msgspec.to_builtins(spec, enc_hook=str).keys()
+    for part in ("limits", "engine_settings", "network"):
+        fields = msgspec.yaml.decode(example)[part]
+        assert fields.keys() == set(getattr(spec, part).__struct_fields__)
 
 
 def test_every_metric_is_documented() -> None:
