@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -34,7 +35,7 @@ def create(
     """Create a key and print it, once."""
     key = resolve(_KEYS, "create", "action")(file, name, _scopes(scope or ["infer"]))
     console.print(key, soft_wrap=True)
-    note(f"key {name!r} added to {file}; it cannot be shown again: argosy serve --api-keys-file {file}")
+    note(f"key {name!r} added to {file}; it cannot be shown again: argosy serve --api-keys-file {shlex.quote(str(file))}")
 
 
 @command.command("list")
