@@ -18,6 +18,7 @@ code thus ends a child, not the server: every stream gets EngineDead and the hea
     constraints.py  schema, regex, grammar: bounded before the engine sees them (pure)
     messages.py     what travels, and its framing
     worker.py       the loop                                          (child)
+    scorer.py       top log probabilities, by a second reading        (child)
     loading.py      prepared folder + settings → a pipeline           (child)
 
 Read first: `engine.py`, then `worker.py`.

@@ -25,6 +25,7 @@ FEATURES = frozenset(
         EngineFeature.IGNORE_EOS,
         EngineFeature.STOP_TOKEN_IDS,
         EngineFeature.LOGPROBS,
+        EngineFeature.TOP_LOGPROBS,
     }
 )
 CONSTRAINTS = frozenset(

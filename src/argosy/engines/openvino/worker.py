@@ -7,12 +7,14 @@ Interrupt and terminate signals are the server's to answer, which lets running r
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import select
 import signal
 import socket
 import sys
+from functools import partial
 from typing import Any, NoReturn
 
 import msgspec
@@ -33,11 +35,14 @@ from argosy.engines.openvino.messages import (
     Submit,
     encode,
 )
+from argosy.engines.openvino.scorer import Scorer, compile_reader
 
 _DECODER = msgspec.msgpack.Decoder(Command, dec_hook=lambda kind, text: kind(text))
 _RECEIVE_BYTES = 2**20
 _SOURCE_LOCATION = re.compile(r"^(\[[\d:]+\] )?/\S+:\d+:? ?")
 _UNSCHEDULABLE = "the KV cache is smaller than this one request: give the engine more memory or send a shorter one"
+# While a model compiles in a thread there may be nothing else to do.
+_COMPILING_POLL_SECONDS = 0.01
 _STOP = openvino_genai.GenerationFinishReason.STOP
 _RUNNING = openvino_genai.GenerationStatus.RUNNING
 _FINISHED = openvino_genai.GenerationStatus.FINISHED
@@ -52,9 +57,12 @@ class Mailbox:
         self._poll.register(connection, select.POLLIN)
         self._buffer = FrameBuffer()
 
-    def take(self, *, wait: bool) -> list[Command]:
-        """Commands that have arrived; waits for the first if `wait`. Raises: EOFError when the parent is gone."""
-        if not wait and not self._poll.poll(0):
+    def take(self, *, wait_seconds: float | None) -> list[Command]:
+        """Commands that have arrived; waits so long for the first, None = for ever.
+
+        Raises: EOFError when the parent is gone.
+        """
+        if not self._poll.poll(None if wait_seconds is None else math.ceil(wait_seconds * 1000)):
             return []
         chunk = self._connection.recv(_RECEIVE_BYTES)
         if not chunk:
@@ -69,8 +77,9 @@ class Mailbox:
 class Batch:
     """The requests inside the pipeline, and one step of all of them."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, scorer: Scorer) -> None:
         self._pipeline = pipeline
+        self._scorer = scorer
         self._handles: dict[int, Any] = {}
         self._cancelled: list[int] = []
         self._refused: list[Gain] = []
@@ -78,7 +87,16 @@ class Batch:
     @property
     def is_busy(self) -> bool:
         """Whether a step would change anything."""
-        return bool(self._handles or self._cancelled or self._refused)
+        return bool(self._handles or self._cancelled or self._refused or self._scorer.has_work)
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """How long the next command may be waited for: 0 while a step would change something."""
+        if self._handles or self._cancelled or self._refused:
+            return 0.0
+        if self._scorer.has_work:
+            return _COMPILING_POLL_SECONDS if self._scorer.is_waiting else 0.0
+        return self._scorer.seconds_to_idle
 
     def submit(self, command: Submit) -> None:
         """Put the request into the next step; what the library refuses is answered with the next report."""
@@ -89,6 +107,8 @@ class Batch:
                 config.structured_output_config = openvino_genai.StructuredOutputConfig(**command.constraint)
             ids = numpy.array([command.prompt_token_ids], dtype=numpy.int64)
             self._handles[command.number] = self._pipeline.add_request(command.number, loading.tensor(ids), config)
+            if command.num_top:
+                self._scorer.open(command.number, command.prompt_token_ids, command.num_top)
         except Exception as exc:  # noqa: BLE001  # boundary: one refused request must not end the batch
             self._refused.append(Gain(command.number, [], None, "error", _first_line(exc)))
 
@@ -97,6 +117,7 @@ class Batch:
         handle = self._handles.pop(number, None)
         if handle is not None:
             handle.cancel()
+        self._scorer.close(number)
         self._cancelled.append(number)
 
     def step(self) -> Report:
@@ -110,11 +131,13 @@ class Batch:
         for number, handle in self._handles.items():
             gain = _read(number, handle)
             if gain is not None:
-                gains.append(gain)
+                if not self._scorer.take(gain):
+                    gains.append(gain)
                 if gain.ending is not None:
                     ended.append(number)
         for number in ended:
             del self._handles[number]
+        gains += self._scorer.work()
         metrics = self._pipeline.get_metrics()
         if not self._handles:
             return Report(gains, 0, 0.0)
@@ -149,22 +172,24 @@ def _first_line(exc: BaseException) -> str:
     return telling[0] if telling else str(exc).strip() or type(exc).__name__
 
 
-def _serve(mailbox: Mailbox, pipeline: Any) -> NoReturn:
-    batch = Batch(pipeline)
+def _serve(mailbox: Mailbox, pipeline: Any, scorer: Scorer) -> NoReturn:
+    batch = Batch(pipeline, scorer)
     while True:
-        for command in mailbox.take(wait=not batch.is_busy):
+        for command in mailbox.take(wait_seconds=batch.wait_seconds):
             if isinstance(command, Submit):
                 batch.submit(command)
             elif isinstance(command, Cancel):
                 batch.cancel(command.number)
         if batch.is_busy:
             mailbox.send(batch.step())
+        elif scorer.seconds_to_idle == 0:
+            scorer.release()
 
 
-def _start(mailbox: Mailbox) -> Any:
+def _start(mailbox: Mailbox) -> tuple[Any, Scorer]:
     commands: list[Command] = []
     while not commands:
-        commands = mailbox.take(wait=True)
+        commands = mailbox.take(wait_seconds=None)
     load = commands[0]
     if not isinstance(load, Load):
         raise TypeError(f"the first command must be Load, not {type(load).__name__}")
@@ -179,7 +204,8 @@ def _start(mailbox: Mailbox) -> Any:
             phases=loaded.phases,
         )
     )
-    return loaded.pipeline
+    properties = loading.properties(load)
+    return loaded.pipeline, Scorer(partial(compile_reader, load.model_path, load.settings.device, properties))
 
 
 def main(descriptor: int) -> NoReturn:
@@ -190,7 +216,7 @@ def main(descriptor: int) -> NoReturn:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     mailbox = Mailbox(socket.socket(fileno=descriptor))
     try:
-        _serve(mailbox, _start(mailbox))
+        _serve(mailbox, *_start(mailbox))
     except (EOFError, ConnectionError):
         _leave(0)
     except Exception as exc:  # noqa: BLE001  # boundary: the parent learns why its engine died
