@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import shlex
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +35,8 @@ def create(
     """Create a key and print it, once."""
     key = resolve(_KEYS, "create", "action")(file, name, _scopes(scope or ["infer"]))
     console.print(key, soft_wrap=True)
-    note(f"key {name!r} added to {file}; it cannot be shown again: argosy serve --api-keys-file {shlex.quote(str(file))}")
+    path = shlex.quote(str(file))
+    note(f"key {name!r} added to {file}; it cannot be shown again: argosy serve --api-keys-file {path}")
 
 
 @command.command("list")
