@@ -96,7 +96,7 @@ async def prepare(files: ModelFiles, cache_dir: Path, say: Say) -> Prepared:
         EngineError if preparing fails.
     """
     if files.format is ModelFormat.OPENVINO:
-        return Prepared(model=files.root, vocabulary=files.root)
+        return Prepared(model=files.root, vocabulary=_with_spellings(files.root))
     is_converted = convert.needs_conversion(files)
     folder = None
     if files.format is ModelFormat.GGUF:
@@ -113,7 +113,7 @@ async def prepare(files: ModelFiles, cache_dir: Path, say: Say) -> Prepared:
         if len(convert.tool_versions()) < len(convert.TOOLS):  # its message names them, and how to install them
             raise SpecError(error.message) from error
         raise
-    return Prepared(model=model, vocabulary=_vocabulary(folder) if folder else model)
+    return Prepared(model=model, vocabulary=_vocabulary(folder) if folder else _with_spellings(model))
 
 
 def folder_name(digest: str, *, with_model: bool) -> str:
@@ -142,6 +142,11 @@ def _is_same(path: Path, facts: FileFacts) -> bool:
 def _vocabulary(folder: Path | None) -> Path | None:
     found = folder / VOCABULARY if folder else None
     return found if found and found.is_dir() else None
+
+
+def _with_spellings(model: Path) -> Path | None:
+    """The folder of a model in OpenVINO's format, if the spellings of its tokens lie beside it."""
+    return model if (model / "openvino_detokenizer.xml").is_file() else None
 
 
 async def _ensure_folder(files: ModelFiles, cache_dir: Path, say: Say, *, with_model: bool) -> Path:
