@@ -68,7 +68,7 @@ async def _fetch(spec: ServeSpec, phases: StartPhases) -> ModelFiles:
     store = ModelStore(spec.store or default_store_root())
 
     def show(progress: FetchProgress) -> None:
-        phases.detail("model files", _progress_text(progress))
+        phases.detail("model files", progress_text(progress))
 
     with phases.phase("model files"):
         return await fetch(
@@ -80,7 +80,8 @@ async def _fetch(spec: ServeSpec, phases: StartPhases) -> ModelFiles:
         )
 
 
-def _progress_text(progress: FetchProgress) -> str:
+def progress_text(progress: FetchProgress) -> str:
+    """How far a fetch is, in one line: phase, file, bytes, rate and time left."""
     done = f"{progress.bytes_done / 1e6:.0f}"
     total = f"/{progress.bytes_total / 1e6:.0f}" if progress.bytes_total else ""
     left = f", {progress.eta_seconds:.0f} s left" if progress.eta_seconds is not None else ""

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from argosy.observe.metrics import Metrics
 
-HEARTBEAT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 1.5  # Nothing is silent for more than two, with the time the interpreter took to come here.
 
 Say = Callable[[str], None]
 
@@ -54,10 +54,10 @@ class StartPhases:
         for name, seconds in (*self.seconds.items(), ("total", self.total_seconds)):
             metrics.gauge("argosy_start_phase_seconds", name).set(round(seconds, 4))
 
-    async def heartbeat(self) -> None:
-        """Say every two seconds what is still running, for ever. Cancels: leaves nothing behind."""
+    async def heartbeat(self, every_seconds: float = HEARTBEAT_SECONDS) -> None:
+        """Say again and again what is still running, for ever. Cancels: leaves nothing behind."""
         while True:
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(every_seconds)
             for name, since in list(self._running.items()):
                 detail = self._details.get(name, "")
                 self._say(f"{name}: {self._clock() - since:.0f} s{' · ' + detail if detail else ''}")
