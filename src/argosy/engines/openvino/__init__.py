@@ -16,6 +16,7 @@ code thus ends a child, not the server: every stream gets EngineDead and the hea
     watchdog.py     is a silent child computing or hung? (pure)       (server's process)
     generation_config.py  SamplingParams → GenerationConfig fields (pure)
     constraints.py  schema, regex, grammar: bounded before the engine sees them (pure)
+    json_grammar.py JSON schema → a grammar without filler (pure)
     messages.py     what travels, and its framing
     worker.py       the loop                                          (child)
     scorer.py       top log probabilities, by a second reading        (child)

@@ -17,6 +17,7 @@ from argosy.core.errors import EngineError, InvalidRequest, Overloaded
 from argosy.core.sampling import Constraint, ConstraintKind, SamplingParams
 from argosy.engines.openvino.channel import Channel
 from argosy.engines.openvino.generation_config import generation_config
+from argosy.engines.openvino.json_grammar import OBJECT_GRAMMAR, literal, schema_grammar
 from argosy.engines.openvino.messages import Event, Failed, Load, Ready, Report, Submit
 
 MAX_CONSTRAINT_BYTES = 65_536
@@ -34,26 +35,16 @@ def constraint_fields(constraint: Constraint) -> dict[str, str]:
     """The field of openvino_genai.StructuredOutputConfig that says the same."""
     match constraint.kind:
         case ConstraintKind.JSON_SCHEMA:
-            return {"json_schema": constraint.text}
+            grammar = schema_grammar(constraint.text)
+            return {"json_schema": constraint.text} if grammar is None else {"grammar": grammar}
         case ConstraintKind.JSON_OBJECT:
-            return {"json_schema": '{"type":"object"}'}
+            return {"grammar": OBJECT_GRAMMAR}
         case ConstraintKind.REGEX:
             return {"regex": constraint.text}
         case ConstraintKind.GRAMMAR:
             return {"grammar": constraint.text}
         case ConstraintKind.CHOICE:
-            return {"grammar": "root ::= " + " | ".join(_literal(choice) for choice in constraint.choices)}
-
-
-def _literal(text: str) -> str:
-    """`text` as a string of xgrammar's EBNF."""
-    plain = {'"': '\\"', "\\": "\\\\"}
-    return '"' + "".join(plain.get(c) or (c if c.isprintable() else _escape(c)) for c in text) + '"'
-
-
-def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+            return {"grammar": "root ::= " + " | ".join(literal(choice) for choice in constraint.choices)}
 
 
 def require_bounded(constraint: Constraint) -> None:
