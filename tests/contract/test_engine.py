@@ -101,17 +101,17 @@ def files(engine_name: str, smollm2_files: ModelFiles, tmp_path_factory: pytest.
     return msgspec.structs.replace(smollm2_files, root=root, format=ModelFormat.SAFETENSORS, weights=weights)
 
 
-def build(engine_name: str, files: ModelFiles) -> Engine:
+def build(engine_name: str, files: ModelFiles, cache_dir: Path) -> Engine:
     # vLLM on a CPU would take half of the memory for its cache.
     cache_bytes = 2**29 if engine_name == "vllm" else None
-    settings = EngineSettings(max_num_seqs=8, kv_cache_bytes=cache_bytes)
+    settings = EngineSettings(max_num_seqs=8, kv_cache_bytes=cache_bytes, cache_dir=cache_dir)
     engine: Engine = resolve(ENGINES, engine_name, "engine")(files, settings)
     return engine
 
 
 @pytest.fixture(scope="module")
-async def engine(engine_name: str, files: ModelFiles) -> AsyncIterator[Engine]:
-    engine = build(engine_name, files)
+async def engine(engine_name: str, files: ModelFiles, smollm2_cache: Path) -> AsyncIterator[Engine]:
+    engine = build(engine_name, files, smollm2_cache)
     await engine.start()
     yield engine
     await engine.close()
@@ -333,8 +333,8 @@ async def test_health_holds_while_running(engine: Engine) -> None:
         await engine.check_health()
 
 
-async def test_close_is_idempotent_and_ends_what_runs(engine_name: str, files: ModelFiles) -> None:
-    engine = build(engine_name, files)
+async def test_close_is_idempotent_and_ends_what_runs(engine_name: str, files: ModelFiles, smollm2_cache: Path) -> None:
+    engine = build(engine_name, files, smollm2_cache)
     await engine.start()
     stream = engine.generate(ask(max_tokens=2000, ignore_eos=True))
     await anext(stream)

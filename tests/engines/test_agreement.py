@@ -75,11 +75,6 @@ def prompts(smollm2_files: ModelFiles) -> list[tuple[int, ...]]:
 
 
 @pytest.fixture(scope="module")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("engine-cache")
-
-
-@pytest.fixture(scope="module")
 def ends(smollm2_files: ModelFiles) -> tuple[int, ...]:
     return tuple(load_tokenizer(smollm2_files).eos_token_ids)
 
@@ -111,10 +106,10 @@ async def test_every_token_is_the_references_choice_or_a_near_tie(
     reference: Reference,
     prompts: list[tuple[int, ...]],
     ends: tuple[int, ...],
-    cache_dir: Path,
+    smollm2_cache: Path,
 ) -> None:
     settings = EngineSettings(
-        max_model_len=512, max_num_seqs=8, kv_cache_bytes=2**26, engine_args=engine_args, cache_dir=cache_dir
+        max_model_len=512, max_num_seqs=8, kv_cache_bytes=2**26, engine_args=engine_args, cache_dir=smollm2_cache
     )
     engine = openvino_engine.OpenVinoEngine(smollm2_files, settings)
     found = await answers(engine, prompts, ends)

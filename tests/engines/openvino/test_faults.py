@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -23,9 +24,10 @@ from argosy.engines.openvino.generation_config import generation_config
 
 
 @pytest.fixture
-async def engine(smollm2_files: ModelFiles) -> AsyncIterator[OpenVinoEngine]:
+async def engine(smollm2_files: ModelFiles, smollm2_cache: Path) -> AsyncIterator[OpenVinoEngine]:
     # A cache of about a thousand tokens.
-    engine = OpenVinoEngine(smollm2_files, EngineSettings(max_num_seqs=8, kv_cache_bytes=15_000_000))
+    settings = EngineSettings(max_num_seqs=8, kv_cache_bytes=15_000_000, cache_dir=smollm2_cache)
+    engine = OpenVinoEngine(smollm2_files, settings)
     await engine.start()
     yield engine
     await engine.close()

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 
 import numpy
 import pytest
@@ -105,8 +106,8 @@ def test_a_model_that_does_not_compile_fails_only_who_asked() -> None:
 
 
 @pytest.fixture(scope="module")
-async def engine(smollm2_files: ModelFiles) -> AsyncIterator[OpenVinoEngine]:
-    engine = OpenVinoEngine(smollm2_files, EngineSettings(max_num_seqs=8))
+async def engine(smollm2_files: ModelFiles, smollm2_cache: Path) -> AsyncIterator[OpenVinoEngine]:
+    engine = OpenVinoEngine(smollm2_files, EngineSettings(max_num_seqs=8, cache_dir=smollm2_cache))
     await engine.start()
     yield engine
     await engine.close()
