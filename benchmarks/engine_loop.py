@@ -31,6 +31,7 @@ from argosy.core.plugins import resolve
 from argosy.core.sampling import SamplingParams
 from argosy.engines import ENGINES, default_engine
 from argosy.engines.openvino import sizing
+from argosy.engines.openvino.preparation import prepare
 from argosy.evals.probe import process_usage
 
 
@@ -76,8 +77,9 @@ async def run_through_engine(files: ModelFiles, cache_dir: Path) -> None:
         await engine.close()
 
 
-def run_through_pipeline(files: ModelFiles) -> None:
-    """Serve rounds by OpenVINO GenAI's pipeline alone, with the engine's scheduler settings."""
+def run_through_pipeline(files: ModelFiles, cache_dir: Path) -> None:
+    """Serve rounds by OpenVINO GenAI's pipeline alone: the same prepared weights, the engine's scheduler settings."""
+    prepared = asyncio.run(prepare(files, cache_dir, lambda _: None))
     genai, tensors, numpy = (importlib.import_module(name) for name in ("openvino_genai", "openvino", "numpy"))
     scheduler = genai.SchedulerConfig()
     scheduler.num_kv_blocks = 1280
@@ -85,7 +87,8 @@ def run_through_pipeline(files: ModelFiles) -> None:
     scheduler.max_num_batched_tokens = sizing.DEFAULT_MAX_NUM_BATCHED_TOKENS
     scheduler.enable_prefix_caching = True
     scheduler.dynamic_split_fuse = True
-    pipeline = genai.ContinuousBatchingPipeline(str(files.weights[0]), scheduler, "CPU")
+    tokenizer = genai.Tokenizer(str(prepared.vocabulary))
+    pipeline = genai.ContinuousBatchingPipeline(str(prepared.model), tokenizer, scheduler, "CPU")
     serial = 0
     _say({"ready": True})
     for line in sys.stdin:
@@ -170,9 +173,10 @@ def main() -> None:
     files = store.find(parse_model_ref(flags.model))
     if files is None:
         sys.exit(f"{flags.model} is not in the store: argosy models pull {flags.model}")
+    cache_dir = store.engine_cache_dir(files.digest)
     ways: dict[str, Callable[[], None]] = {
-        "engine": lambda: asyncio.run(run_through_engine(files, store.engine_cache_dir(files.digest))),
-        "pipeline": lambda: run_through_pipeline(files),
+        "engine": lambda: asyncio.run(run_through_engine(files, cache_dir)),
+        "pipeline": lambda: run_through_pipeline(files, cache_dir),
     }
     ways[flags.through]()
 
