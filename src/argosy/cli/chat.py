@@ -45,7 +45,7 @@ def command(
     message: Annotated[str | None, typer.Option("--message", "-m", help="Ask this one thing and leave.")] = None,
     system: Annotated[str, typer.Option(help="System message.")] = "",
     temperature: Annotated[float | None, typer.Option(help="0 to 2; 0 takes the likeliest token.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 1024,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Tell every figure after an answer.")] = False,
 ) -> int:
