@@ -7,7 +7,7 @@ import sys
 
 OWN = ("help_time", "chat_path_lines", "startup", "prefix", "memory", "overhead", "http_vs_engine")
 RIVALS = ("versus_llamacpp", "versus_vllm")
-LONG = ("soak",)
+LONG = ("tuning", "soak")
 
 
 def main(arguments: list[str]) -> int:

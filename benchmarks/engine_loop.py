@@ -49,9 +49,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-async def run_through_engine(files: ModelFiles, cache_dir: Path) -> None:
+async def run_through_engine(files: ModelFiles, settings: EngineSettings) -> None:
     """Serve rounds by the engine's own socket."""
-    engine: Engine = resolve(ENGINES, default_engine(files), "engine")(files, EngineSettings(cache_dir=cache_dir))
+    engine: Engine = resolve(ENGINES, default_engine(files), "engine")(files, settings)
     await engine.start()
     serial = 0
 
@@ -112,8 +112,9 @@ def run_through_pipeline(files: ModelFiles, cache_dir: Path) -> None:
 class EngineProcess:
     """The parent's view of such a child."""
 
-    def __init__(self, model: str, through: str) -> None:
+    def __init__(self, model: str, through: str, settings: str = "{}") -> None:
         self._argv = [sys.executable, "-m", "benchmarks.engine_loop", "--model", model, "--through", through]
+        self._argv += ["--settings", settings]
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -168,14 +169,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--through", choices=["engine", "pipeline"], default="engine")
+    parser.add_argument("--settings", default="{}", help="EngineSettings as JSON, for --through engine")
     flags = parser.parse_args()
     store = ModelStore(default_store_root())
     files = store.find(parse_model_ref(flags.model))
     if files is None:
         sys.exit(f"{flags.model} is not in the store: argosy models pull {flags.model}")
     cache_dir = store.engine_cache_dir(files.digest)
+    settings = msgspec.structs.replace(msgspec.json.decode(flags.settings, type=EngineSettings), cache_dir=cache_dir)
     ways: dict[str, Callable[[], None]] = {
-        "engine": lambda: asyncio.run(run_through_engine(files, cache_dir)),
+        "engine": lambda: asyncio.run(run_through_engine(files, settings)),
         "pipeline": lambda: run_through_pipeline(files, cache_dir),
     }
     ways[flags.through]()
