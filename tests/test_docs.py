@@ -79,7 +79,9 @@ def test_every_error_code_is_documented() -> None:
     text = (DOCS / "errors.md").read_text()
     # Rooms that are not loaded here may have errors of their own, so the source is asked as well.
     written = {
-        code for file in SOURCE.rglob("*.py") for code in re.findall(r'^    code = "(\w+)"$', file.read_text(), re.M)
+        code
+        for file in SOURCE.rglob("*.py")
+        for code in re.findall(r'^    code = "(\w+)"$', file.read_text(), re.MULTILINE)
     }
     codes = written | {error.code for error in errors_below(errors.ArgosyError)}
     assert "bench_failed" in codes
