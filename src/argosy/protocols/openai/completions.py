@@ -20,10 +20,10 @@ from argosy.protocols.openai.event_stream import DeltaSource, EventStream, Whole
 from argosy.protocols.openai.prompt_batch import PromptBatch
 from argosy.protocols.openai.request_fields import check_stream_options, sampling_overrides
 from argosy.protocols.openai.text_answer import TextChunks, TextFold
+from argosy.protocols.openai.text_or_ids import TextOrIds
 from argosy.protocols.openai.text_request import (
     DEFAULT_MAX_TOKENS,
     CompletionRequest,
-    Prompt,
     check_answers,
     kept_prompt_tokens,
     prompts,
@@ -68,7 +68,7 @@ class TextCompletions:
         options = generate_options(fields, request, request_id=request_id, sampling=sampling, model=model)
         asked = prompts(fields)
         check_answers(len(asked), options.n)
-        given: list[Prompt] = []
+        given: list[TextOrIds] = []
         prepared: list[PreparedRequest] = []
         for position, prompt in enumerate(asked):
             if position:
@@ -98,7 +98,7 @@ class TextCompletions:
         )
 
 
-async def _edited(prompt: Prompt, fields: CompletionRequest, model: ServedModel) -> Prompt:
+async def _edited(prompt: TextOrIds, fields: CompletionRequest, model: ServedModel) -> TextOrIds:
     """The prompt as token ids if the request changes how it is tokenised or cuts it; else as it is."""
     keep = kept_prompt_tokens(fields, model.max_model_len)
     if isinstance(prompt, str) and (keep is not None or fields.add_special_tokens is False):
@@ -107,7 +107,7 @@ async def _edited(prompt: Prompt, fields: CompletionRequest, model: ServedModel)
 
 
 async def _prepare(
-    model: ServedModel, prompt: Prompt, options: GenerateOptions, fields: CompletionRequest
+    model: ServedModel, prompt: TextOrIds, options: GenerateOptions, fields: CompletionRequest
 ) -> PreparedRequest:
     """The checked request. The default of max_tokens gives way to what the context still holds."""
     try:
@@ -126,7 +126,7 @@ def _numbered(options: GenerateOptions, position: int, count: int) -> GenerateOp
     return msgspec.structs.replace(options, request_id=f"{options.request_id}/{position}")
 
 
-def _echoes(fields: CompletionRequest, given: Sequence[Prompt], model: ServedModel, n: int) -> tuple[str, ...]:
+def _echoes(fields: CompletionRequest, given: Sequence[TextOrIds], model: ServedModel, n: int) -> tuple[str, ...]:
     """What stands before each answer when `echo` is set."""
     if not fields.echo:
         return ()

@@ -14,18 +14,17 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from argosy.core.errors import InvalidRequest
 from argosy.protocols.openai.answer_shape import Stamps
 from argosy.protocols.openai.caller import find_model
 from argosy.protocols.openai.decode import BodyDecoder
 from argosy.protocols.openai.errors import ErrorBody
 from argosy.protocols.openai.request_fields import TokenId
+from argosy.protocols.openai.text_or_ids import FieldRule, each_of
 from argosy.protocols.operation import Operation, describes
 from argosy.serving.registry import ModelRegistry
 
-MAX_INPUTS = 2048  # OpenAI's limit of items in `input`.
-
-Input = str | list[int]
+# 2,048 is OpenAI's limit of items in `input`.
+_INPUTS = FieldRule(field="input", plural="inputs", items="items", max_items=2048)
 
 
 class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +87,7 @@ class Embeddings:
         """Raises: UnsupportedParameter if the model makes no vectors; InvalidRequest, ModelNotFound, EngineError."""
         fields = await _decoder.read(request)
         model = find_model(self._registry, fields.model)
-        result = await model.embed(_inputs(fields))
+        result = await model.embed(each_of(fields.input, _INPUTS))
         as_text = fields.encoding_format == "base64"
         body = EmbeddingList(
             id=f"embd-{self._stamps.new_id()}",
@@ -101,23 +100,6 @@ class Embeddings:
             usage=EmbeddingUsage(prompt_tokens=result.prompt_tokens, total_tokens=result.prompt_tokens),
         )
         return Response(msgspec.json.encode(body), media_type="application/json")
-
-
-def _inputs(fields: EmbeddingRequest) -> list[Input]:
-    given = fields.input
-    if isinstance(given, str):
-        return [given]
-    token_ids = [item for item in given if isinstance(item, int)]
-    if len(token_ids) == len(given):
-        return [token_ids]
-    if token_ids:
-        raise InvalidRequest(
-            "input mixes token ids with texts or lists: send one list of token ids, or a list of inputs",
-            param="input",
-        )
-    if len(given) > MAX_INPUTS:
-        raise InvalidRequest(f"input holds at most {MAX_INPUTS} items, got {len(given)}.", param="input")
-    return [item for item in given if not isinstance(item, int)]
 
 
 def _base64(vector: list[float]) -> str:

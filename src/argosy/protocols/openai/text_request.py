@@ -11,12 +11,12 @@ from msgspec import Meta
 
 from argosy.core.errors import InvalidRequest, UnsupportedParameter
 from argosy.protocols.openai.request_fields import GenerationFields, TokenId, check_logprobs
+from argosy.protocols.openai.text_or_ids import FieldRule, TextOrIds, each_of
 
-MAX_PROMPTS = 1024  # vLLM's limit of items in `prompt`.
+# 1,024 is vLLM's limit of items in `prompt`.
+_PROMPTS = FieldRule(field="prompt", plural="prompts", items="prompts", max_items=1024)
 MAX_ANSWERS = 2048  # prompts times n: each is held in memory from the beginning.
 DEFAULT_MAX_TOKENS = 16  # OpenAI's default of `max_tokens` on this route, kept by vLLM.
-
-Prompt = str | list[int]
 
 
 class CompletionRequest(GenerationFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -29,22 +29,9 @@ class CompletionRequest(GenerationFields, frozen=True, kw_only=True, forbid_unkn
     truncate_prompt_tokens: int | None = None
 
 
-def prompts(request: CompletionRequest) -> list[Prompt]:
+def prompts(request: CompletionRequest) -> list[TextOrIds]:
     """The prompts, each a text or token ids. Raises: InvalidRequest."""
-    given = request.prompt
-    if isinstance(given, str):
-        return [given]
-    token_ids = [item for item in given if isinstance(item, int)]
-    if len(token_ids) == len(given):
-        return [token_ids]
-    if token_ids:
-        raise InvalidRequest(
-            "prompt mixes token ids with texts or lists: send one list of token ids, or a list of prompts",
-            param="prompt",
-        )
-    if len(given) > MAX_PROMPTS:
-        raise InvalidRequest(f"prompt holds at most {MAX_PROMPTS} prompts, got {len(given)}.", param="prompt")
-    return [item for item in given if not isinstance(item, int)]
+    return each_of(request.prompt, _PROMPTS)
 
 
 def check_answers(num_prompts: int, n: int) -> None:
