@@ -15,6 +15,11 @@
     ├─ EngineError                500   this request failed; the engine lives
     │   └─ EngineDead             503   the replica must be replaced
     ├─ ArtifactError              502   fetch or verify failed; .retryable tells which
+    ├─ ReplicaError               502   the replica that had the request failed; it was not, or could not be, retried
+    ├─ Unavailable                503   no replica can take the request now; .retry_after_seconds
+    ├─ BackendError               503   what runs replicas failed; .retryable: back off and try again, or wait
+    │   └─ Unschedulable                waits for capacity, not for code
+    ├─ StoreError                 503   desired state could not be read or written; nothing was changed
     └─ DeadlineExceeded           504
 
 A message has three parts: what happened, with which values, what to do now.
@@ -138,6 +143,51 @@ class ArtifactError(ArgosyError):
     def __init__(self, message: str, *, retryable: bool = False) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+class ReplicaError(ArgosyError):
+    """The replica that had the request failed, and the request was not, or could not be, sent to another."""
+
+    code = "replica_error"
+    status = 502
+    retryable = True
+
+
+class Unavailable(ArgosyError):
+    """No replica can take the request now; nothing was started. Try again after `retry_after_seconds`."""
+
+    code = "unavailable"
+    status = 503
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class BackendError(ArgosyError):
+    """What runs replicas failed. `retryable`: back off and try again; else somebody has to change something."""
+
+    code = "backend_error"
+    status = 503
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class Unschedulable(BackendError):
+    """There is no capacity for it now. It waits; nobody has to change code."""
+
+    code = "unschedulable"
+
+
+class StoreError(ArgosyError):
+    """Desired state could not be read or written (disk full, I/O error). What was stored before is untouched."""
+
+    code = "store_error"
+    status = 503
+    retryable = True
 
 
 class DeadlineExceeded(ArgosyError):

@@ -1,16 +1,23 @@
-"""The sockets of the data plane: what an engine is. (A wire protocol is one function type: `argosy.protocols`.)
+"""The sockets: what an engine, a backend and a store are. (A wire protocol is one function type: `argosy.protocols`;
+a balancer is one, too: `argosy.core.routing.Balancer`.)
 
-Adding an engine = one file + one line in `argosy.engines.ENGINES` + passing tests/contract/test_engine.py.
+Adding an engine = one file + one line in `argosy.engines.ENGINES` + passing tests/contract/test_engine.py. Backends
+(`argosy.backends.BACKENDS`, tests/contract/test_backend.py) and stores (tests/contract/test_store.py) likewise.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import msgspec
 
 from argosy.core.adapter import Adapter
 from argosy.core.engine import EngineInfo, EngineStats
 from argosy.core.generation import GenerateOutput, GenerateRequest
+from argosy.core.metadata import Metadata
+from argosy.core.resources import DeviceStatus
+from argosy.core.workload import Workload, WorkloadStatus
 
 
 class Engine(Protocol):
@@ -82,4 +89,104 @@ class EmbeddingSupport(Protocol):
 
     async def embed(self, prompts: Sequence[tuple[int, ...]]) -> list[list[float]]:
         """One unit-length vector per prompt. Raises: EngineError."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs Workloads somewhere. Idempotent and level-triggered: doing it twice is doing it once."""
+
+    def render(self, workload: Workload) -> str:
+        """Exactly what `apply` would submit, for people to read. Pure."""
+        ...
+
+    async def apply(self, workload: Workload) -> None:
+        """Create, resize or update in place; returns once it is noted, not once it runs.
+
+        Fewer replicas: those that are not ready go first, then the youngest; each drains before it ends.
+        Raises: Unschedulable if it can never fit, BackendError.
+        """
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Drain and end all replicas. An absent workload is success. Raises: BackendError."""
+        ...
+
+    async def list(self) -> list[WorkloadStatus]:
+        """What is, not what was asked; replicas still draining after a delete included. Raises: BackendError."""
+        ...
+
+    def logs(self, name: str, replica: str, *, follow: bool) -> AsyncGenerator[str]:
+        """A replica's log lines, oldest first, also of one that failed. Raises: NotFound, on the first iteration.
+
+        Cancels: stops following.
+        """
+        ...
+
+    async def changed(self) -> None:
+        """Return when something may have changed: a hint, may be spurious, may be lost."""
+        ...
+
+
+@runtime_checkable
+class DeviceReports(Protocol):
+    """A backend that knows its devices."""
+
+    async def devices(self) -> list[DeviceStatus]:
+        """What there is, and who holds it."""
+        ...
+
+
+class Resource(Protocol):
+    """What a store keeps: a frozen struct with metadata, mostly also `spec` and `status`."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """Identity and versions."""
+        ...
+
+
+R = TypeVar("R", bound=Resource)
+
+
+class Change(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
+    """A resource as it is now, or as it was when it was deleted."""
+
+    resource: R
+    is_deleted: bool = False
+
+
+class Store(Protocol):
+    """Desired state with optimistic concurrency. SQLite on a laptop, custom resources on Kubernetes.
+
+    Every method raises StoreError if the medium fails; what was stored before is then untouched.
+    """
+
+    async def get(self, kind: type[R], name: str) -> R:
+        """Raises: NotFound."""
+        ...
+
+    async def list(self, kind: type[R]) -> list[R]:
+        """All of a kind, by name."""
+        ...
+
+    async def put(self, resource: R) -> R:
+        """Create (resource_version 0) or replace; returns it as stored. A changed spec raises the generation.
+
+        The status given is ignored when replacing. Raises: Conflict if it exists already, or changed since it was read.
+        """
+        ...
+
+    async def put_status(self, resource: R) -> R:
+        """Replace the status only; the spec given is ignored. Raises: NotFound, Conflict."""
+        ...
+
+    async def delete(self, kind: type[R], name: str) -> None:
+        """Raises: NotFound."""
+        ...
+
+    def watch(self, kind: type[R]) -> AsyncGenerator[Change[R]]:
+        """All there is, then every change from then on. A slow reader misses states in between, never the last one.
+
+        Cancels: stops watching.
+        """
         ...

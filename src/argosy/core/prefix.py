@@ -1,0 +1,79 @@
+"""Where two prompts are the same from the start: a prompt as a chain of block hashes.
+
+A gateway asks "which replica holds this prompt's beginning?" and a replica tells "these beginnings are in my KV
+cache". Neither has the other's tokenizer, so blocks are cut from the request's own text, in the order it reaches the
+model: tools, then each message's role and content (or the plain prompt). Both call `prefix_of` on the same body bytes,
+so they agree by construction. The hash of a block covers all blocks before it; equal hashes mean equal beginnings.
+
+Source: chained block hashes as in vLLM's prefix cache and the Gateway API's prefix plug-in.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+BLOCK_BYTES = 256
+MAX_BLOCKS = 2048
+
+
+class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
+    """model: as the request names it. blocks: chained hashes of the prompt's full blocks. prompt_bytes: its length."""
+
+    model: str
+    blocks: tuple[int, ...] = ()
+    prompt_bytes: int = 0
+
+
+class _Message(msgspec.Struct):
+    role: str = ""
+    content: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Body(msgspec.Struct):
+    model: str = ""
+    messages: tuple[_Message, ...] = ()
+    prompt: Any = None
+    tools: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decoder = msgspec.json.Decoder(_Body)
+
+
+def prefix_of(body: bytes) -> PromptPrefix | None:
+    """The prefix of an OpenAI chat or completion request; None if the body is neither (somebody else will refuse it).
+
+    A completion with several prompts counts as its first.
+    """
+    try:
+        decoded = _decoder.decode(body)
+    except msgspec.DecodeError:
+        return None
+    text = _prompt_bytes(decoded)
+    return PromptPrefix(model=decoded.model, blocks=block_hashes(text, seed=decoded.model), prompt_bytes=len(text))
+
+
+def block_hashes(text: bytes, *, seed: str) -> tuple[int, ...]:
+    """One 63-bit hash per full block of `text`, each covering everything before it. seed: keeps models apart."""
+    before = seed.encode("utf-8", "surrogatepass")
+    hashes = []
+    for start in range(0, min(len(text) - BLOCK_BYTES + 1, MAX_BLOCKS * BLOCK_BYTES), BLOCK_BYTES):
+        before = blake2b(text[start : start + BLOCK_BYTES], digest_size=8, key=before[:64]).digest()
+        hashes.append(int.from_bytes(before, "little") >> 1)
+    return tuple(hashes)
+
+
+def _prompt_bytes(body: _Body) -> bytes:
+    if body.messages:
+        parts = [bytes(body.tools)]
+        for message in body.messages:
+            parts += (b"\x1e", message.role.encode("utf-8", "surrogatepass"), b"\x1f", bytes(message.content))
+        return b"".join(parts)
+    prompt = body.prompt
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+        prompt = prompt[0]
+    if isinstance(prompt, str):
+        return prompt.encode("utf-8", "surrogatepass")
+    return msgspec.json.encode(prompt) if isinstance(prompt, list) else b""
