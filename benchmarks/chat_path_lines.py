@@ -19,7 +19,7 @@ from benchmarks.figures import Figure, Run
 SOURCE = Path(__file__).parents[1] / "src" / "argosy"
 CHAT_PATH = (
     "server/app.py",
-    "server/edge.py",
+    "web/edge.py",
     "protocols/openai/chat.py",
     "protocols/openai/chat_request.py",
     "protocols/openai/decode.py",

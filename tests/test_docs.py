@@ -16,7 +16,8 @@ from argosy.cli.serve import spec_from
 from argosy.core import errors
 from argosy.core.engine import EngineSettings
 from argosy.core.network import NetworkSettings
-from argosy.core.serve_spec import LimitsSpec, ServeSpec
+from argosy.core.serve_spec import ServeSpec
+from argosy.core.web_spec import LimitsSpec
 from argosy.observe.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent

@@ -29,7 +29,6 @@ from argosy.engines.echo import EchoEngine
 from argosy.observe.metrics import Metrics
 from argosy.protocols.openai import routes
 from argosy.protocols.openai.answer_shape import Stamps
-from argosy.protocols.openai.errors import error_response
 from argosy.serving.admission_policy import AdmissionLimits
 from argosy.serving.registry import ModelRegistry
 from argosy.serving.served_model import Identity, Language, ServedModel
@@ -37,6 +36,7 @@ from argosy.text.byte_alphabet import CHARACTER_OF_BYTE, ByteAlphabet
 from argosy.text.chat_template import ChatTemplate
 from argosy.text.tokenizer import Tokenizer
 from argosy.text.vocabulary import Vocabulary
+from argosy.web.errors import error_response
 
 END = 256
 TEMPLATE = (

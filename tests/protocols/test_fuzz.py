@@ -15,11 +15,11 @@ from starlette.applications import Starlette
 
 from argosy.protocols.openai.chat_request import ChatCompletionRequest
 from argosy.protocols.openai.embeddings import EmbeddingRequest
-from argosy.protocols.openai.errors import ErrorBody
 from argosy.protocols.openai.text_request import CompletionRequest
 from argosy.protocols.openai.tokens import DetokenizeRequest, TokenizeRequest
 from argosy.protocols.openai.unhonoured import UNHONOURED
 from argosy.serving.registry import ModelRegistry
+from argosy.web.errors import ErrorBody
 
 BODIES: dict[str, type[msgspec.Struct]] = {
     "/v1/chat/completions": ChatCompletionRequest,

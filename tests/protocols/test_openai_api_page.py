@@ -13,13 +13,13 @@ from argosy.core import errors
 from argosy.protocols.openai import routes
 from argosy.protocols.openai.chat_request import ChatCompletionRequest
 from argosy.protocols.openai.embeddings import EmbeddingRequest
-from argosy.protocols.openai.errors import TYPES_BY_STATUS
 from argosy.protocols.openai.request_fields import GenerationFields
 from argosy.protocols.openai.text_request import CompletionRequest
 from argosy.protocols.openai.tokens import DetokenizeRequest, TokenizeRequest
 from argosy.protocols.openai.unhonoured import UNHONOURED
-from argosy.protocols.operation import operation_of
 from argosy.serving.registry import ModelRegistry
+from argosy.web.errors import TYPES_BY_STATUS
+from argosy.web.operation import operation_of
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = (DOCS / "openai-api.md").read_text(encoding="utf-8")

@@ -12,15 +12,16 @@ import pytest
 
 from argosy.core.engine import EngineSettings
 from argosy.core.model import ModelFiles
-from argosy.core.serve_spec import LimitsSpec, ServeSpec
+from argosy.core.serve_spec import ServeSpec
+from argosy.core.web_spec import LimitsSpec
 from argosy.engines.echo import EchoEngine
 from argosy.observe.metrics import Metrics
 from argosy.server.app import App, build_app
-from argosy.server.listener import Listener, bind
 from argosy.server.replica import Replica
 from argosy.serving.served_model import Identity, Language, ServedModel
 from argosy.text.chat_template import load_chat_template
 from argosy.text.tokenizer import load_tokenizer
+from argosy.web.listener import Listener, bind
 
 
 class Live:

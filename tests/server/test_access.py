@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 
 import httpx
 import pytest
 
-from argosy.core.errors import Conflict, NotFound, SpecError
+from argosy.core.errors import SpecError
 from argosy.core.principal import Scope
 from argosy.core.serve_spec import ServeSpec, check_serve_spec
-from argosy.server.access import PROBES, presented_key
-from argosy.server.api_keys import ApiKeys, create_key, read_keys, revoke_key
+from argosy.web.api_keys import create_key, revoke_key
+from argosy.web.paths import PROBES
 
 pytestmark = pytest.mark.anyio
 
@@ -93,37 +92,6 @@ async def test_d15_scopes(live, tmp_path, key, path, status) -> None:
     file, keys = key_file(tmp_path)
     async with live(api_keys_file=file) as server, httpx.AsyncClient(base_url=server.url) as client:
         assert (await client.get(path, headers=bearer(keys[key]))).status_code == status
-
-
-def test_d15_schemes_are_case_insensitive_and_browsers_send_basic() -> None:
-    pair = base64.b64encode(b"anyone:the-key").decode()
-    assert presented_key("bearer the-key") == presented_key("BEARER the-key") == "the-key"
-    assert presented_key(f"Basic {pair}") == "the-key"
-    assert presented_key("Digest the-key") is None
-
-
-def test_d15_keys_are_stored_as_hashes_in_a_private_file(tmp_path) -> None:
-    path = tmp_path / "keys.json"
-    key = create_key(path, "ci", (Scope.INFER,))
-    assert key not in path.read_text()
-    assert path.stat().st_mode & 0o777 == 0o600
-    principal = ApiKeys(read_keys(path).keys).principal(key)
-    assert principal is not None
-    assert principal.name == "ci"
-    with pytest.raises(Conflict, match="a key named 'ci' already"):
-        create_key(path, "ci", (Scope.INFER,))
-    with pytest.raises(NotFound, match="no key named 'cd': it has ci"):
-        revoke_key(path, "cd")
-    revoke_key(path, "ci")
-    assert read_keys(path).keys == ()
-
-
-def test_a_key_file_others_can_read_is_refused(tmp_path) -> None:
-    path = tmp_path / "keys.json"
-    create_key(path, "ci", (Scope.INFER,))
-    path.chmod(0o644)
-    with pytest.raises(SpecError, match="chmod 600"):
-        read_keys(path)
 
 
 async def test_an_empty_key_file_does_not_open_the_door(live, tmp_path) -> None:

@@ -9,12 +9,12 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from argosy.core.errors import EngineDead
 from argosy.core.serve_spec import ServeSpec
 from argosy.observe.logs import JsonFormatter
 from argosy.observe.metrics import Metrics
 from argosy.server.app import build_app
-from argosy.server.replica import Phase, Replica
+from argosy.server.replica import Replica
+from argosy.web.lifecycle import Phase
 
 pytestmark = pytest.mark.anyio
 
@@ -136,10 +136,3 @@ def test_an_unexpected_error_is_a_500_without_its_text() -> None:
     answer = TestClient(app.edge, raise_server_exceptions=False, base_url="http://localhost").get("/v1/models")
     assert answer.status_code == 500
     assert "internal detail" not in answer.text
-
-
-async def test_dying_is_final() -> None:
-    replica = Replica()
-    replica.die(str(EngineDead("gone")))
-    replica.drain()
-    assert replica.phase is Phase.DEAD

@@ -15,9 +15,9 @@ from argosy.core.plugins import resolve
 from argosy.core.principal import Scope
 
 _KEYS = {
-    "create": "argosy.server.api_keys:create_key",
-    "read": "argosy.server.api_keys:read_keys",
-    "revoke": "argosy.server.api_keys:revoke_key",
+    "create": "argosy.web.api_keys:create_key",
+    "read": "argosy.web.api_keys:read_keys",
+    "revoke": "argosy.web.api_keys:revoke_key",
 }
 
 command = typer.Typer(help="Create, list and revoke API keys.", no_args_is_help=True)

@@ -18,12 +18,13 @@ from starlette.types import ASGIApp, Message
 
 from argosy.core.engine import EngineSettings
 from argosy.core.errors import ArgosyError, EngineError
-from argosy.core.serve_spec import LimitsSpec, ServeSpec
+from argosy.core.serve_spec import ServeSpec
+from argosy.core.web_spec import LimitsSpec
 from argosy.protocols.openai import routes
-from argosy.protocols.openai.errors import error_response
 from argosy.server.composition import open_served_model
 from argosy.server.phases import StartPhases
 from argosy.serving.registry import ModelRegistry
+from argosy.web.errors import error_response
 
 _BUFFERED_MESSAGES = 16
 _A_WEEK_SECONDS = 7 * 86_400.0  # Offline, a row may wait for its turn as long as the file is.

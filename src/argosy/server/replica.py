@@ -1,69 +1,14 @@
-"""The state of one replica: loading, ready, draining, dead. Everything else asks it."""
+"""One process's models and its phase: what `run.py` moves through its life and the routes ask."""
 
 from __future__ import annotations
 
-import asyncio
-from enum import StrEnum
-
 from argosy.serving.registry import ModelRegistry
+from argosy.web.lifecycle import Lifecycle
 
 
-class Phase(StrEnum):
-    """Where a replica is in its life. Only `ready` takes new requests."""
-
-    STARTING = "starting"
-    READY = "ready"
-    DRAINING = "draining"
-    DEAD = "dead"
-
-
-class Replica:
-    """One process's models, its phase, and the requests it is answering."""
+class Replica(Lifecycle):
+    """A server whose work is models. It is ready once they answer, and dead when an engine is."""
 
     def __init__(self) -> None:
+        super().__init__("the model is loading")
         self.registry = ModelRegistry()
-        self.phase = Phase.STARTING
-        self.reason = "the model is loading"
-        self.in_flight = 0
-        self.changed = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether new requests are taken."""
-        return self.phase is Phase.READY
-
-    def ready(self) -> None:
-        """The models answer."""
-        self._move(Phase.READY, "")
-
-    def drain(self) -> None:
-        """Take nothing new; finish what runs."""
-        if self.phase is not Phase.DEAD:
-            self._move(Phase.DRAINING, "the server is shutting down: send the request to another replica")
-
-    def die(self, reason: str) -> None:
-        """The engine is gone: this process must be replaced."""
-        if self.phase is not Phase.DEAD:
-            self._move(Phase.DEAD, reason)
-
-    def enter(self) -> None:
-        """A request begins."""
-        self.in_flight += 1
-        self._idle.clear()
-
-    def leave(self) -> None:
-        """A request has ended."""
-        self.in_flight -= 1
-        if self.in_flight == 0:
-            self._idle.set()
-
-    async def wait_idle(self) -> None:
-        """Return once no request is being answered."""
-        await self._idle.wait()
-
-    def _move(self, phase: Phase, reason: str) -> None:
-        self.phase = phase
-        self.reason = reason
-        self.changed.set()

@@ -12,29 +12,26 @@ dead    the engine cannot serve: the same as abort, exit 1, so that whoever supe
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import resource
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import Any
 
 import uvloop
 
 import argosy
 from argosy.core.errors import EngineDead
-from argosy.core.serve_spec import LogFormat, ServeSpec, check_serve_spec
-from argosy.observe.logs import configure_logging
+from argosy.core.serve_spec import ServeSpec, check_serve_spec
 from argosy.observe.metrics import Metrics
 from argosy.server.app import build_app
 from argosy.server.composition import open_served_model
-from argosy.server.listener import Listener, bind
 from argosy.server.phases import StartPhases
-from argosy.server.replica import Phase, Replica
+from argosy.server.replica import Replica
 from argosy.serving.served_model import ServedModel
+from argosy.web.lifecycle import Phase
+from argosy.web.listener import Listener, bind
+from argosy.web.process import allow_open_files, calm_collector, first_of, start_logging
 
 logger = logging.getLogger(__name__)
 
@@ -42,39 +39,20 @@ EXIT_DONE, EXIT_FAILED = 0, 1
 _HEALTH_SECONDS = 1.0
 _HEALTH_PATIENCE_SECONDS = 5.0
 _LAST_WORDS_SECONDS = 2.0
-_COLLECT_AFTER = 50_000  # New objects between two collections; Python's own choice is 700.
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(spec: ServeSpec) -> int:
     """Serve until told to stop; the process exit code. Raises: SpecError, ArtifactError, EngineError at the start."""
     check_serve_spec(spec)
-    is_json = spec.log_format is LogFormat.JSON or (spec.log_format is LogFormat.AUTO and not sys.stderr.isatty())
-    configure_logging(spec.log_level, is_json=is_json)
-    _allow_open_files()
+    start_logging(spec)
+    allow_open_files()
     bound = bind(spec)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_Life(spec, bound).run())
     finally:
         bound.close()
-
-
-def _allow_open_files() -> None:
-    """Use as many file descriptors as this process may: many systems begin with 1,024, and each client takes one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _calm_collector() -> None:
-    """Leave what the start made out of every later collection, and collect seldom.
-
-    What is made per token holds no cycles; a collection in the middle of a step holds every stream up.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_COLLECT_AFTER, 20, 20)
 
 
 def _say(line: str) -> None:
@@ -129,7 +107,7 @@ class _Life:
     def _announce(self, served: ServedModel) -> None:
         self._replica.registry.add(served, aliases=self._spec.served_model_name[1:])
         self._phases.publish(self._metrics)
-        _calm_collector()
+        calm_collector()
         self._replica.ready()
         info = served.engine_info
         _say("\n".join(self._phases.table()))
@@ -143,7 +121,7 @@ class _Life:
     async def _serve(self, served: ServedModel) -> int:
         watching = asyncio.create_task(self._watch(served))
         try:
-            await _first(self._stop.wait(), self._died())
+            await first_of(self._stop.wait(), self._died())
             if self._replica.phase is Phase.DEAD:
                 return await self._end_dead(served)
             return await self._drain(served)
@@ -158,7 +136,7 @@ class _Life:
         _say(f"draining: {self._replica.in_flight} requests open (a second signal aborts them)")
         try:
             async with asyncio.timeout(self._spec.shutdown_grace_seconds):
-                await _first(self._replica.wait_idle(), self._abort.wait(), self._died())
+                await first_of(self._replica.wait_idle(), self._abort.wait(), self._died())
         except TimeoutError:
             logger.warning("grace period over", extra={"in_flight": self._replica.in_flight})
         was_told = self._abort.is_set()
@@ -201,14 +179,3 @@ class _Life:
 
     def _signalled(self) -> None:
         (self._abort if self._stop.is_set() else self._stop).set()
-
-
-async def _first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Return when the first of several waits does; the others are cancelled. Cancels: all of them."""
-    tasks = [asyncio.create_task(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)

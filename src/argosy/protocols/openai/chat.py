@@ -18,12 +18,12 @@ from argosy.protocols.openai.chat_request import (
     wanted_logprobs,
 )
 from argosy.protocols.openai.decode import BodyDecoder
-from argosy.protocols.openai.errors import ErrorBody
 from argosy.protocols.openai.event_stream import EventStream, WholeAnswer
 from argosy.protocols.openai.request_fields import check_stream_options, sampling_overrides
-from argosy.protocols.operation import Operation, describes
 from argosy.serving.options import PreparedRequest
 from argosy.serving.registry import ModelRegistry
+from argosy.web.errors import ErrorBody
+from argosy.web.operation import Operation, describes
 
 _decoder = BodyDecoder(ChatCompletionRequest)
 

@@ -15,7 +15,6 @@ from argosy.protocols.openai.answer_shape import AnswerShape, Stamps, shape_of
 from argosy.protocols.openai.answer_types import TextCompletion
 from argosy.protocols.openai.caller import find_model, generate_options
 from argosy.protocols.openai.decode import BodyDecoder
-from argosy.protocols.openai.errors import ErrorBody
 from argosy.protocols.openai.event_stream import DeltaSource, EventStream, WholeAnswer
 from argosy.protocols.openai.prompt_batch import PromptBatch
 from argosy.protocols.openai.request_fields import check_stream_options, sampling_overrides
@@ -29,10 +28,11 @@ from argosy.protocols.openai.text_request import (
     prompts,
     wanted_logprobs,
 )
-from argosy.protocols.operation import Operation, describes
 from argosy.serving.options import GenerateOptions, PreparedRequest
 from argosy.serving.registry import ModelRegistry
 from argosy.serving.served_model import ServedModel
+from argosy.web.errors import ErrorBody
+from argosy.web.operation import Operation, describes
 
 _decoder = BodyDecoder(CompletionRequest)
 

@@ -17,11 +17,11 @@ from starlette.responses import Response
 from argosy.protocols.openai.answer_shape import Stamps
 from argosy.protocols.openai.caller import find_model
 from argosy.protocols.openai.decode import BodyDecoder
-from argosy.protocols.openai.errors import ErrorBody
 from argosy.protocols.openai.request_fields import TokenId
 from argosy.protocols.openai.text_or_ids import FieldRule, each_of
-from argosy.protocols.operation import Operation, describes
 from argosy.serving.registry import ModelRegistry
+from argosy.web.errors import ErrorBody
+from argosy.web.operation import Operation, describes
 
 # 2,048 is OpenAI's limit of items in `input`.
 _INPUTS = FieldRule(field="input", plural="inputs", items="items", max_items=2048)

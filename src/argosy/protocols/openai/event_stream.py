@@ -21,9 +21,9 @@ from typing import Any, Protocol, Self
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from argosy.protocols.openai.errors import error_event
 from argosy.serving.delta import Delta, Usage
 from argosy.serving.timings import Timings
+from argosy.web.errors import error_event
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from argosy.protocols.openai.errors import ErrorBody
-from argosy.protocols.operation import Operation, describes
 from argosy.serving.registry import ModelRegistry
 from argosy.serving.served_model import ServedModel
+from argosy.web.errors import ErrorBody
+from argosy.web.operation import Operation, describes
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

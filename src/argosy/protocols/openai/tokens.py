@@ -23,12 +23,12 @@ from argosy.protocols.openai.chat_request import (
     template_tools,
 )
 from argosy.protocols.openai.decode import BodyDecoder
-from argosy.protocols.openai.errors import ErrorBody
 from argosy.protocols.openai.request_fields import TokenId
-from argosy.protocols.operation import Operation, describes
 from argosy.serving.options import ChatPrompt
 from argosy.serving.registry import ModelRegistry
 from argosy.serving.served_model import ServedModel
+from argosy.web.errors import ErrorBody
+from argosy.web.operation import Operation, describes
 
 MAX_DETOKENIZED = 1_000_000
 

@@ -1,4 +1,4 @@
-"""The listening socket and its connections: bound before the model loads, closed after the last answer."""
+"""The listening socket and its connections: bound before anything is loaded, closed after the last answer."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import socket
 from contextlib import suppress
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from argosy.core.errors import SpecError
-from argosy.core.serve_spec import ServeSpec
+from argosy.core.web_spec import WebSpec
 from argosy.observe.metrics import Metrics
-from argosy.server.edge import Edge
-from argosy.server.http_protocol import GuardedProtocol, GuardedState
+from argosy.web.http_protocol import GuardedProtocol, GuardedState
 
 _BACKLOG = 2048
 
 
-def bind(spec: ServeSpec) -> socket.socket:
+def bind(spec: WebSpec) -> socket.socket:
     """The socket of the spec, bound but not listening, so that a taken port is known at once (F-23).
 
     Raises: SpecError saying what to do.
@@ -45,7 +45,7 @@ def bind(spec: ServeSpec) -> socket.socket:
     return bound
 
 
-def _bind_unix(spec: ServeSpec) -> socket.socket:
+def _bind_unix(spec: WebSpec) -> socket.socket:
     """A Unix socket only its owner may use; a stale one of a process that is gone is replaced."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     path = str(spec.uds)
@@ -70,7 +70,7 @@ def _bind_unix(spec: ServeSpec) -> socket.socket:
 class Listener:
     """Accepts connections for one application."""
 
-    def __init__(self, spec: ServeSpec, bound: socket.socket, metrics: Metrics) -> None:
+    def __init__(self, spec: WebSpec, bound: socket.socket, metrics: Metrics) -> None:
         self._spec = spec
         self._bound = bound
         self._state = GuardedState(spec.limits, metrics)
@@ -84,7 +84,7 @@ class Listener:
         host = f"[{self._spec.host}]" if ":" in self._spec.host else self._spec.host
         return f"http://{host}:{self._bound.getsockname()[1]}"
 
-    async def start(self, app: Edge) -> None:
+    async def start(self, app: ASGIApp) -> None:
         """Take connections from now on."""
         config = uvicorn.Config(
             app,

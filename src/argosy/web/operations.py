@@ -14,9 +14,9 @@ from starlette.routing import Route
 
 import argosy
 from argosy.observe.metrics import CONTENT_TYPE, Metrics
-from argosy.protocols.operation import Operation, describes
-from argosy.server.openapi import openapi_document
-from argosy.server.replica import Phase, Replica
+from argosy.web.lifecycle import Lifecycle, Phase
+from argosy.web.openapi import openapi_document
+from argosy.web.operation import Operation, describes
 
 _TAG = "operations"
 
@@ -42,15 +42,16 @@ class LoadBody(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Operations:
-    """The endpoints, over the state of one replica."""
+    """The endpoints, over the life of one server. about: what it is, for the OpenAPI document."""
 
-    def __init__(self, replica: Replica, metrics: Metrics) -> None:
-        self._replica = replica
+    def __init__(self, lifecycle: Lifecycle, metrics: Metrics, about: str) -> None:
+        self._lifecycle = lifecycle
         self._metrics = metrics
+        self._about = about
         self._routes: list[Route] = []
 
     def routes(self, served: list[Route]) -> list[Route]:
-        """Our routes; `served` are those of the protocols, for the OpenAPI document."""
+        """Our routes; `served` are the others, for the OpenAPI document."""
         own = [
             Route("/livez", self.livez),
             Route("/readyz", self.readyz),
@@ -67,17 +68,17 @@ class Operations:
     @describes(Operation(summary="Whether the process works at all", tag=_TAG, response=PhaseBody, errors=(503,)))
     async def livez(self, request: Request) -> Response:
         """200 unless dead."""
-        return self._probe(self._replica.phase is not Phase.DEAD)
+        return self._probe(self._lifecycle.phase is not Phase.DEAD)
 
     @describes(Operation(summary="Whether new requests are taken", tag=_TAG, response=PhaseBody, errors=(503,)))
     async def readyz(self, request: Request) -> Response:
         """200 only when ready."""
-        return self._probe(self._replica.is_ready)
+        return self._probe(self._lifecycle.is_ready)
 
     @describes(Operation(summary="Health, as vLLM answers it", tag=_TAG, errors=(503,)))
     async def health(self, request: Request) -> Response:
         """An empty body; the status says it."""
-        can_serve = self._replica.phase in (Phase.READY, Phase.DRAINING)
+        can_serve = self._lifecycle.phase in (Phase.READY, Phase.DRAINING)
         return Response(status_code=200 if can_serve else 503)
 
     @describes(Operation(summary="The running version", tag=_TAG, response=VersionBody))
@@ -88,7 +89,7 @@ class Operations:
     @describes(Operation(summary="Requests being answered now", tag=_TAG, response=LoadBody))
     async def load(self, request: Request) -> Response:
         """As vLLM's /load; this request does not count."""
-        return _json(LoadBody(server_load=self._replica.in_flight - 1))
+        return _json(LoadBody(server_load=self._lifecycle.in_flight - 1))
 
     @describes(Operation(summary="Metrics in Prometheus' text format", tag=_TAG))
     async def metrics(self, request: Request) -> Response:
@@ -98,13 +99,13 @@ class Operations:
     @describes(Operation(summary="This document", tag=_TAG))
     async def openapi(self, request: Request) -> Response:
         """OpenAPI 3.1 of every route."""
-        return _json(openapi_document(self._routes))
+        return _json(openapi_document(self._routes, self._about))
 
     def _probe(self, is_good: bool) -> Response:
         body = PhaseBody(
             status="ok" if is_good else "unavailable",
-            phase=self._replica.phase.value,
-            reason=self._replica.reason,
+            phase=self._lifecycle.phase.value,
+            reason=self._lifecycle.reason,
         )
         return _json(body, 200 if is_good else 503)
 

@@ -10,8 +10,8 @@ import msgspec
 from starlette.routing import Route
 
 import argosy
-from argosy.protocols.operation import Operation, operation_of
-from argosy.server.access import PROBES
+from argosy.web.operation import Operation, operation_of
+from argosy.web.paths import PROBES
 
 _REF_TEMPLATE = "#/components/schemas/{name}"
 _REASONS = {
@@ -29,8 +29,8 @@ _REASONS = {
 }
 
 
-def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
-    """OpenAPI 3.1 of the routes that carry an `Operation`."""
+def openapi_document(routes: Iterable[Route], description: str) -> dict[str, Any]:
+    """OpenAPI 3.1 of the routes that carry an `Operation`. description: what the server is."""
     described = [(route, operation) for route in routes if (operation := operation_of(route))]
     types = _types(operation for _, operation in described)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF_TEMPLATE)
@@ -45,7 +45,7 @@ def openapi_document(routes: Iterable[Route]) -> dict[str, Any]:
         "info": {
             "title": "Argosy",
             "version": argosy.__version__,
-            "description": "An open model behind the OpenAI API.",
+            "description": description,
             "license": {"name": "Apache-2.0"},
         },
         "paths": paths,

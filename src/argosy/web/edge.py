@@ -1,6 +1,6 @@
 """The first and last thing a request meets: one ASGI application around the routes, one wrapper around `send`.
 
-In one pass: request id and trace, who may come in (`access.py`), whether the replica takes requests, the size of the
+In one pass: request id and trace, who may come in (`access.py`), whether the server takes requests, the size of the
 body, errors into responses, security headers, metrics, access log. One class instead of a stack of middlewares,
 because each layer would cost every token of every stream a hop.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,10 +18,10 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Router
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from argosy.core.errors import ArgosyError, EngineDead, PayloadTooLarge, Unauthorized
+from argosy.core.errors import ArgosyError, PayloadTooLarge, Unauthorized
 from argosy.observe.metrics import Metrics
 from argosy.observe.trace import (
     current_request_id,
@@ -29,12 +29,12 @@ from argosy.observe.trace import (
     request_id_from,
     traceparent_from,
 )
-from argosy.server import access
-from argosy.server.replica import Phase, Replica
+from argosy.web import access
+from argosy.web.errors import TYPES_BY_STATUS, ErrorBody, ErrorDetail, error_response
+from argosy.web.lifecycle import Lifecycle
+from argosy.web.paths import PROBES
 
 logger = logging.getLogger("argosy.access")
-
-ErrorResponse = Callable[[Exception, Request], Response]
 
 _SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -47,23 +47,25 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules at the edge."""
+    """The rules at the edge. fatal: errors after which the process cannot serve any more."""
 
     door: access.Door
     max_body_bytes: int
     access_log: bool
-    error_response: ErrorResponse
+    fatal: tuple[type[ArgosyError], ...] = ()
 
 
 class Edge:
-    """The ASGI application of a replica. Cancels: the request's own cancellation passes through, counted."""
+    """The ASGI application of a server. Cancels: the request's own cancellation passes through, counted."""
 
-    def __init__(self, router: Router, replica: Replica, metrics: Metrics, settings: EdgeSettings) -> None:
-        self._router = router
-        self._replica = replica
+    def __init__(self, routes: Sequence[Route], lifecycle: Lifecycle, metrics: Metrics, settings: EdgeSettings) -> None:
+        for route in routes:
+            route.app = plain_app(route.endpoint)
+        self._router = Router(routes, redirect_slashes=False)
+        self._lifecycle = lifecycle
         self._metrics = metrics
         self._settings = settings
-        self._paths = frozenset(getattr(route, "path", "") for route in router.routes)
+        self._paths = frozenset(route.path for route in routes)
         self._in_flight = metrics.gauge("argosy_http_requests_in_flight")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,16 +73,16 @@ class Edge:
         if scope["type"] != "http":
             return
         exchange = Exchange(scope, receive, send)
-        is_probe = scope["path"] in access.PROBES
+        is_probe = scope["path"] in PROBES
         if not is_probe:
-            self._replica.enter()
+            self._lifecycle.enter()
             self._in_flight.add(1)
         try:
             await self._answer(exchange, is_probe=is_probe)
         finally:
             if not is_probe:
                 self._in_flight.add(-1)
-                self._replica.leave()
+                self._lifecycle.leave()
             self._account(exchange)
 
     async def _answer(self, exchange: Exchange, *, is_probe: bool) -> None:
@@ -92,8 +94,8 @@ class Edge:
                 return
             await response(scope, exchange.receive, exchange.send)
         except Exception as error:  # boundary: the HTTP edge, every error becomes a response
-            if isinstance(error, EngineDead):
-                self._replica.die(error.message)
+            if isinstance(error, self._settings.fatal):
+                self._lifecycle.die(error.message)
             if exchange.status:
                 raise
             await self._refuse(exchange, error)
@@ -108,9 +110,9 @@ class Edge:
         if exchange.granted_origin and scope["method"] == "OPTIONS":
             return preflight()
         principal = access.authenticate(scope["path"], head, settings.door)
-        if not is_probe and self._replica.phase is not Phase.READY and _needs_model(scope["path"]):
+        if not is_probe and not self._lifecycle.is_ready and settings.door.paths.needs_ready(scope["path"]):
             exchange.must_close = True
-            return unavailable(self._replica)
+            return unavailable(self._lifecycle)
         length = access.check_content(scope["method"], head, settings.max_body_bytes)
         exchange.limit_body(length, settings.max_body_bytes)
         state = scope.setdefault("state", {})
@@ -121,8 +123,8 @@ class Edge:
 
     async def _refuse(self, exchange: Exchange, error: Exception) -> None:
         request = Request(exchange.scope)
-        response = self._settings.error_response(error, request)
-        if isinstance(error, Unauthorized) and _is_page(exchange.scope["path"]):
+        response = error_response(error, request)
+        if isinstance(error, Unauthorized) and self._settings.door.paths.is_page(exchange.scope["path"]):
             response.headers["www-authenticate"] = 'Basic realm="argosy", charset="UTF-8"'
         if isinstance(error, PayloadTooLarge):
             exchange.must_close = True
@@ -255,22 +257,24 @@ def preflight() -> Response:
     )
 
 
-def unavailable(replica: Replica) -> Response:
-    """503 with the reason, in the API's error shape: loading, draining or dead."""
-    detail = {
-        "message": replica.reason,
-        "type": "ServiceUnavailableError",
-        "param": None,
-        "code": 503,
-        "reason": replica.phase.value,
-    }
-    body = msgspec.json.encode({"error": detail, "message": replica.reason, "object": "error"})
+def unavailable(lifecycle: Lifecycle) -> Response:
+    """503 with the reason: starting, draining or dead."""
+    detail = ErrorDetail(
+        message=lifecycle.reason,
+        type=TYPES_BY_STATUS[503],
+        param=None,
+        code=503,
+        reason=lifecycle.phase.value,
+    )
+    body = msgspec.json.encode(ErrorBody(error=detail, message=lifecycle.reason))
     return Response(body, 503, headers={"retry-after": "1"}, media_type="application/json")
 
 
-def _needs_model(path: str) -> bool:
-    return path not in ("/metrics", "/version", "/openapi.json", "/load") and not _is_page(path)
+def plain_app(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:
+    """An endpoint as an ASGI application. Starlette's own wraps `send` to handle errors, which the edge does here."""
 
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
-def _is_page(path: str) -> bool:
-    return path == "/" or path.startswith("/assets/")
+    return app

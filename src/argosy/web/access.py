@@ -1,4 +1,4 @@
-"""Who may come in: Host, Origin, key, scope, content type. Pure functions of a request's head.
+"""Who may come in: Host, Origin, key, scope, content type. Pure functions of a request's head and a `Door`.
 
 Deny by default: with a key set, every path but the probes needs one, whether a route exists there or not (D-15).
 A browser is a confused deputy: it sends what a page from elsewhere tells it to. So on a loopback bind only our own
@@ -10,18 +10,21 @@ from __future__ import annotations
 import base64
 import binascii
 import ipaddress
+import logging
 import socket
 from collections.abc import Iterable
 
 import msgspec
 
-from argosy.core.errors import Forbidden, InvalidRequest, Unauthorized
-from argosy.core.principal import Principal, Scope
-from argosy.core.serve_spec import ServeSpec
-from argosy.server.api_keys import ApiKeys
+from argosy.core.errors import Forbidden, InvalidRequest, SpecError, Unauthorized
+from argosy.core.principal import Principal
+from argosy.core.web_spec import WebSpec
+from argosy.observe.metrics import Metrics
+from argosy.web.api_keys import ApiKeys, WatchedKeys, plain_keys, read_keys
+from argosy.web.paths import PROBES, Paths
 
-PROBES = frozenset({"/livez", "/readyz", "/health", "/ping"})
-_SCOPES = {"/metrics": Scope.METRICS, "/load": Scope.METRICS}
+logger = logging.getLogger(__name__)
+
 _EVERYONE = Principal()
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
@@ -32,13 +35,14 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
     """The rules of one server. any_host: do not check Host (a key protects, or the caller gave no list)."""
 
     keys: ApiKeys
+    paths: Paths
     hosts: frozenset[str]
     any_host: bool
     ip_hosts: bool
     origins: frozenset[str]
 
 
-def door_for(spec: ServeSpec, keys: ApiKeys) -> Door:
+def door_for(spec: WebSpec, keys: ApiKeys, paths: Paths) -> Door:
     """The rules that follow from a spec.
 
     With a list of hosts, only those. Else on a loopback bind, or without keys, our own names (and bare addresses,
@@ -48,11 +52,30 @@ def door_for(spec: ServeSpec, keys: ApiKeys) -> Door:
     listed = {host.lower() for host in spec.allowed_hosts}
     return Door(
         keys=keys,
+        paths=paths,
         hosts=frozenset(listed | own),
         any_host=not listed and bool(keys) and not spec.is_loopback,
         ip_hosts=not listed or not spec.is_loopback,
         origins=frozenset(spec.allowed_origins),
     )
+
+
+def load_keys(spec: WebSpec, metrics: Metrics) -> ApiKeys:
+    """The keys of the file, watched, and those given in the clear. Raises: SpecError."""
+    path = spec.api_keys_file
+    if path is None:
+        return ApiKeys(plain_keys(spec.api_keys))
+    if not read_keys(path).keys:
+        raise SpecError(
+            f"API key file {path} holds no key, so nobody could get in: run `argosy keys create NAME --file {path}`"
+        )
+    failures = metrics.counter("argosy_api_keys_reload_failures")
+
+    def report(error: SpecError) -> None:
+        failures.add()
+        logger.warning("API key file changed and is unusable, the keys before stay", extra={"error": error.message})
+
+    return WatchedKeys(path, plain_keys(spec.api_keys), report)
 
 
 def single(headers: Iterable[tuple[bytes, bytes]]) -> Head:
@@ -110,7 +133,7 @@ def authenticate(path: str, head: Head, door: Door) -> Principal:
     principal = door.keys.principal(presented)
     if principal is None:
         raise Unauthorized("this API key is not known here: check it, or create one with `argosy keys create`")
-    scope = _SCOPES.get(path, Scope.INFER)
+    scope = door.paths.scope_of(path)
     if not principal.may(scope):
         raise Forbidden(f"key {principal.name!r} lacks the scope {scope.value!r}: use a key that has it")
     return principal

@@ -26,7 +26,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from argosy.core.serve_spec import LimitsSpec
+from argosy.core.web_spec import LimitsSpec
 from argosy.observe.metrics import Metrics
 
 _MAX_HEADERS = 100

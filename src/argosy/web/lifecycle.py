@@ -1,0 +1,67 @@
+"""The life of one server: starting, ready, draining, dead, and the requests it is answering."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    """Where a server is in its life. Only `ready` takes new requests."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+class Lifecycle:
+    """The phase of one process, why it is in it, and how many requests are open."""
+
+    def __init__(self, starting: str) -> None:
+        """starting: what callers are told until the server is ready."""
+        self.phase = Phase.STARTING
+        self.reason = starting
+        self.in_flight = 0
+        self.changed = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether new requests are taken."""
+        return self.phase is Phase.READY
+
+    def ready(self) -> None:
+        """What the server needs is there."""
+        self._move(Phase.READY, "")
+
+    def drain(self) -> None:
+        """Take nothing new; finish what runs."""
+        if self.phase is not Phase.DEAD:
+            self._move(Phase.DRAINING, "the server is shutting down: send the request to another replica")
+
+    def die(self, reason: str) -> None:
+        """It cannot serve any more: this process must be replaced."""
+        if self.phase is not Phase.DEAD:
+            self._move(Phase.DEAD, reason)
+
+    def enter(self) -> None:
+        """A request begins."""
+        self.in_flight += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """A request has ended."""
+        self.in_flight -= 1
+        if self.in_flight == 0:
+            self._idle.set()
+
+    async def wait_idle(self) -> None:
+        """Return once no request is being answered."""
+        await self._idle.wait()
+
+    def _move(self, phase: Phase, reason: str) -> None:
+        self.phase = phase
+        self.reason = reason
+        self.changed.set()
