@@ -16,6 +16,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     hf_token: for gated models (HF_TOKEN). api_key: for clients of a server (ARGOSY_API_KEY).
     no_color: NO_COLOR, see no-color.org. kubeconfig: KUBECONFIG. cuda_visible_devices: CUDA_VISIBLE_DEVICES.
+    state_home: where programs keep what must outlive them (XDG_STATE_HOME, see the XDG base directory specification).
     """
 
     hf_token: str | None = None
@@ -23,6 +24,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     no_color: bool = False
     kubeconfig: str | None = None
     cuda_visible_devices: str | None = None
+    state_home: str | None = None
 
     def __repr__(self) -> str:
         """Never the secrets: a log line or a traceback may show this."""
@@ -38,4 +40,5 @@ def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
         no_color=bool(variables.get("NO_COLOR")),
         kubeconfig=variables.get("KUBECONFIG") or None,
         cuda_visible_devices=variables.get("CUDA_VISIBLE_DEVICES") or None,
+        state_home=variables.get("XDG_STATE_HOME") or None,
     )
