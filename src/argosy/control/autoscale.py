@@ -1,0 +1,208 @@
+"""How many replicas should run: one pure function from a policy, a sample and what was before, `now` included.
+
+A decision has five steps, each of which can only say why it changed the number:
+
+1. wish: what the metric asks for. A ratio of what is seen to the target, as Kubernetes' HPA; for `slo` the replicas
+   whose measured capacity carries the expected work.
+2. panic: when the last seconds need twice what is ready, the short window rules and nothing falls (Knative's KPA).
+3. doubt: a stale sample may raise the number, never lower it (F-13).
+4. stabilisation: the highest wish of the last minutes rules a fall, the lowest of its own window a rise.
+5. bounds: the policy's, at most so many times what is ready at once; never zero while anybody asks, and one at once
+   when a request is held at the gateway (F-14).
+
+Source: Kubernetes HPA v2 (KEP-853 stabilisation); Knative KPA (pkg/autoscaler/scaling/autoscaler.go).
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from argosy.control.scaling_history import (
+    ScalingHistory,
+    Span,
+    is_nonsense,
+    recent,
+    requests_present,
+    with_sample,
+    with_wish,
+)
+from argosy.core.scaling import DEFAULT_TARGETS, ScalingDecision, ScalingMetric, ScalingPolicy, ScalingSample
+
+
+class ScalingOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision, and the history to hand to the next one."""
+
+    decision: ScalingDecision
+    history: ScalingHistory
+
+
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """A number of replicas on its way to a decision."""
+
+    replicas: int
+    reason: str
+    message: str
+
+
+def desired_replicas(
+    policy: ScalingPolicy, sample: ScalingSample, history: ScalingHistory, now: float
+) -> ScalingOutcome:
+    """How many replicas shall run, why, and what the next decision must know. Pure.
+
+    Begin with `ScalingHistory()`; without a past the number that runs is held, unless a request is held at the gateway.
+    Units: now in seconds of a monotonic clock; it may jump.
+    Source: see the head of this file.
+    """
+    if is_nonsense(sample) and not sample.is_stale:
+        sample = msgspec.structs.replace(sample, is_stale=True)
+    history = with_sample(history, sample, now, max(policy.window_seconds, policy.panic_window_seconds))
+    current = sample.ready_replicas + sample.starting_replicas if history.replicas is None else history.replicas
+    wish = _wish(policy, sample, recent(history, policy.window_seconds), current)
+    wish, history = _with_panic(policy, sample, wish, history)
+    wish = _with_doubt(sample, wish, current)
+    wish, history = _stabilised(policy, wish, current, history)
+    decision = _bounded(policy, sample, wish, history)
+    return ScalingOutcome(decision=decision, history=msgspec.structs.replace(history, replicas=decision.replicas))
+
+
+def _wish(policy: ScalingPolicy, sample: ScalingSample, seen: Span, current: int) -> _Wish:
+    """What the metric asks for, seen over a window."""
+    target = policy.target if policy.target is not None else DEFAULT_TARGETS[policy.metric]
+    ready = max(sample.ready_replicas, 1)
+    match policy.metric:
+        case ScalingMetric.QUEUE_LENGTH:
+            total = seen.mean(seen.waiting_seconds + seen.held_seconds)
+            told = f"{total:.1f} requests wait, target {target:g} per replica"
+            is_queue = True
+        case ScalingMetric.QUEUE_TIME:
+            wait = seen.queue_seconds / seen.started if seen.started else 0.0
+            total = wait * ready
+            told = f"requests wait {wait:.2f} s, target {target:g} s"
+            is_queue = True
+        case ScalingMetric.KV_CACHE_USAGE:
+            usage = seen.mean(seen.kv_usage_seconds)
+            total = usage * ready
+            told = f"the KV cache is {usage:.0%} full, target {target:.0%}"
+            is_queue = False
+        case _:
+            target = target if policy.metric is ScalingMetric.CONCURRENCY else _seats(sample)
+            total = seen.mean(seen.running_seconds + seen.waiting_seconds + seen.held_seconds)
+            told = f"{total:.1f} requests are in flight, target {target:g} per replica"
+            is_queue = False
+    ratio = total / (target * max(current, 1))
+    if current > 0 and abs(ratio - 1.0) <= policy.tolerance:
+        message = f"{told}: within {policy.tolerance:.0%} of what {_count(current)} should have"
+        return _Wish(replicas=current, reason="WithinTolerance", message=message)
+    wished = math.ceil(total / target - 1e-9)
+    if is_queue and wished < current:
+        # An empty queue says that there is enough, not how much: one step at a time, and a seat for all who run.
+        seats = math.ceil(seen.mean(seen.running_seconds) / sample.max_num_seqs) if sample.max_num_seqs else 0
+        wished = max(current - 1, seats)
+    return _Wish(replicas=wished, reason="MetricAsks", message=f"{told}: {_count(wished)} needed")
+
+
+def _seats(sample: ScalingSample) -> float:
+    """Requests in flight that a replica may have while its capacity is unknown: half its seats."""
+    return max(sample.max_num_seqs / 2, 1.0) if sample.max_num_seqs else DEFAULT_TARGETS[ScalingMetric.CONCURRENCY]
+
+
+def _with_panic(
+    policy: ScalingPolicy, sample: ScalingSample, wish: _Wish, history: ScalingHistory
+) -> tuple[_Wish, ScalingHistory]:
+    """In panic the short window may raise the wish and nothing lowers it, until a whole long window was calm."""
+    ready = max(sample.ready_replicas, 1)
+    burst = _wish(policy, sample, recent(history, policy.panic_window_seconds), ready)
+    now = history.watched_seconds
+    panic_at, most = history.panic_at, history.panic_replicas
+    if burst.replicas >= policy.panic_threshold * ready:
+        panic_at = now
+    elif panic_at is not None and now - panic_at > policy.window_seconds:
+        panic_at, most = None, 0
+    if panic_at is None:
+        return wish, msgspec.structs.replace(history, panic_at=None, panic_replicas=0)
+    most = max(most, burst.replicas, wish.replicas)
+    if most > wish.replicas:
+        span = f"in the last {policy.panic_window_seconds:g} s {burst.message}"
+        told = span if burst.replicas == most else f"a burst {now - panic_at:.0f} s ago needed {_count(most)}"
+        wish = _Wish(replicas=most, reason="Panic", message=told)
+    return wish, msgspec.structs.replace(history, panic_at=panic_at, panic_replicas=most)
+
+
+def _with_doubt(sample: ScalingSample, wish: _Wish, current: int) -> _Wish:
+    """What is not known to be true may not take a replica away."""
+    if not sample.is_stale or wish.replicas >= current:
+        return wish
+    message = f"not every source of figures answers: held at {_count(current)} until they do"
+    return _Wish(replicas=current, reason="StaleSample", message=message)
+
+
+def _stabilised(
+    policy: ScalingPolicy, wish: _Wish, current: int, history: ScalingHistory
+) -> tuple[_Wish, ScalingHistory]:
+    """Down no further than the highest wish of the window, up no further than the lowest of its own."""
+    is_first = history.replicas is None
+    history = with_wish(
+        history,
+        max(wish.replicas, current) if is_first else wish.replicas,
+        up_seconds=policy.scale_up_stabilization_seconds,
+        down_seconds=policy.scale_down_stabilization_seconds,
+    )
+    highest, lowest = history.falling[0].replicas, history.rising[0].replicas
+    if wish.replicas < current and highest > wish.replicas:
+        held = min(current, highest)
+        seconds = policy.scale_down_stabilization_seconds
+        message = f"{wish.message}; {_count(held)} kept, the most that was needed in the last {seconds:g} s"
+        return _Wish(replicas=held, reason="Stabilized", message=message), history
+    if wish.replicas > current and lowest < wish.replicas:
+        held = max(current, lowest)
+        seconds = policy.scale_up_stabilization_seconds
+        message = f"{wish.message}; {_count(held)} until the need has lasted {seconds:g} s"
+        return _Wish(replicas=held, reason="Stabilized", message=message), history
+    return wish, history
+
+
+def _bounded(policy: ScalingPolicy, sample: ScalingSample, wish: _Wish, history: ScalingHistory) -> ScalingDecision:
+    """The wish within the policy's bounds, the pace of growth, and the rules of zero."""
+    wish = _with_zero(policy, sample, wish, history)
+    pace = math.ceil(policy.max_scale_up_ratio * max(sample.ready_replicas, 1))
+    running = sample.ready_replicas + sample.starting_replicas
+    allowed = min(wish.replicas, max(pace, running))
+    bounded = min(max(allowed, policy.min_replicas), policy.max_replicas)
+    if bounded == wish.replicas:
+        return ScalingDecision(replicas=bounded, reason=wish.reason, message=wish.message)
+    if bounded == policy.max_replicas:
+        limit = f"max_replicas is {policy.max_replicas}"
+    elif bounded == policy.min_replicas and bounded > wish.replicas:
+        limit = f"min_replicas is {policy.min_replicas}"
+    else:
+        limit = f"at most {policy.max_scale_up_ratio:g} times the ready replicas at once"
+    return ScalingDecision(
+        replicas=bounded, reason="Limited", message=f"{wish.message}; {_count(bounded)}: {limit}", is_limited=True
+    )
+
+
+def _with_zero(policy: ScalingPolicy, sample: ScalingSample, wish: _Wish, history: ScalingHistory) -> _Wish:
+    """None at all only after a long silence; one at once when somebody waits at the gateway."""
+    asked = requests_present(sample) + sample.arrivals
+    if asked and wish.replicas < 1:
+        if sample.ready_replicas + sample.starting_replicas == 0:
+            held = f"{asked} requests came while no replica runs: the first one starts"
+            return _Wish(replicas=1, reason="WokenFromZero", message=held)
+        return _Wish(replicas=1, reason="InUse", message=f"{wish.message}; the last replica stays while it is asked")
+    if wish.replicas > 0 or policy.min_replicas > 0:
+        return wish
+    was = sample.ready_replicas + sample.starting_replicas if history.replicas is None else history.replicas
+    idle = history.watched_seconds - history.active_at
+    if was == 0:
+        return _Wish(replicas=0, reason="Idle", message="no request has come since the last replica left")
+    if idle < policy.scale_to_zero_after_seconds:
+        left = policy.scale_to_zero_after_seconds - idle
+        message = f"idle for {idle:.0f} s: the last replica leaves in {left:.0f} s unless a request comes"
+        return _Wish(replicas=1, reason="Idle", message=message)
+    return _Wish(replicas=0, reason="ScaledToZero", message=f"idle for {idle:.0f} s: no replica is kept")
+
+
+def _count(replicas: int) -> str:
+    return "1 replica" if replicas == 1 else f"{replicas} replicas"

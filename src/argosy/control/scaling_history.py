@@ -1,0 +1,157 @@
+"""What a scaling decision remembers of the ones before it: an immutable value, made anew with each decision.
+
+Time is counted while somebody watched. A laptop that slept for an hour, a control plane that stood still, or a clock
+that was set back add at most `MAX_STEP_SECONDS`: what nobody saw is neither idleness nor evidence (F-11).
+
+Samples are summed into spans of about a second, so a window of a minute has at most sixty, however often a decision
+is made. Of past wishes only those are kept that can still become the highest or the lowest of a window.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from argosy.core.scaling import ScalingSample
+
+MAX_STEP_SECONDS = 30.0
+SPAN_SECONDS = 1.0
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """A short while: what was counted in it, and the gauges summed over its time.
+
+    end: watched seconds. seconds: how long. …_seconds of a gauge: its value times the time it had it.
+    """
+
+    end: float
+    seconds: float = 0.0
+    arrivals: int = 0
+    completions: int = 0
+    slo_good: int = 0
+    prompt_tokens: int = 0
+    generation_tokens: int = 0
+    started: int = 0
+    queue_seconds: float = 0.0
+    ready_seconds: float = 0.0
+    running_seconds: float = 0.0
+    waiting_seconds: float = 0.0
+    held_seconds: float = 0.0
+    kv_usage_seconds: float = 0.0
+
+    def joined(self, later: Span) -> Span:
+        """This span and the one right after it as one."""
+        counted = {name: getattr(self, name) + getattr(later, name) for name in _SUMMED}
+        return Span(end=later.end, **counted)
+
+    def mean(self, summed: float) -> float:
+        """The mean of a gauge over the span, from its sum over time."""
+        return summed / self.seconds if self.seconds > 0 else 0.0
+
+
+_SUMMED = tuple(name for name in Span.__struct_fields__ if name != "end")
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """How many replicas a decision would have liked, before stabilisation. at: watched seconds."""
+
+    at: float
+    replicas: int
+
+
+class ScalingHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the next decision knows of the past. The empty one is where a service begins.
+
+    clock_seconds: `now` of the last decision. watched_seconds: the time decisions looked at, gaps left out.
+    replicas: what was decided last; None = nothing yet. spans: the recent past, oldest first.
+    falling, rising: past wishes, of which each is lower (higher) than all before it.
+    active_at: when the service last had anything to do. panic_at: when load last was far above what is ready;
+    None = calm. panic_replicas: the most wished for since panic began.
+    """
+
+    clock_seconds: float | None = None
+    watched_seconds: float = 0.0
+    replicas: int | None = None
+    spans: tuple[Span, ...] = ()
+    falling: tuple[Wish, ...] = ()
+    rising: tuple[Wish, ...] = ()
+    active_at: float = 0.0
+    panic_at: float | None = None
+    panic_replicas: int = 0
+
+
+def with_sample(history: ScalingHistory, sample: ScalingSample, now: float, keep_seconds: float) -> ScalingHistory:
+    """The history one sample later. A stale sample moves time on but counts for nothing (F-13)."""
+    passed = 0.0 if history.clock_seconds is None else min(max(now - history.clock_seconds, 0.0), MAX_STEP_SECONDS)
+    watched = history.watched_seconds + passed
+    is_active = sample.is_stale or sample.arrivals > 0 or requests_present(sample) > 0
+    spans = history.spans
+    if not sample.is_stale:
+        spans = _appended(spans, _span_of(sample, watched), watched - keep_seconds)
+    return msgspec.structs.replace(
+        history,
+        clock_seconds=now,
+        watched_seconds=watched,
+        spans=spans,
+        active_at=watched if is_active else history.active_at,
+    )
+
+
+def with_wish(history: ScalingHistory, replicas: int, *, up_seconds: float, down_seconds: float) -> ScalingHistory:
+    """The history with one more wish, those outside their windows forgotten."""
+    wish = Wish(at=history.watched_seconds, replicas=replicas)
+    falling = [old for old in history.falling if old.at > wish.at - down_seconds and old.replicas > replicas]
+    rising = [old for old in history.rising if old.at > wish.at - up_seconds and old.replicas < replicas]
+    return msgspec.structs.replace(history, falling=(*falling, wish), rising=(*rising, wish))
+
+
+def recent(history: ScalingHistory, seconds: float) -> Span:
+    """The last `seconds` of watched time, as far as they are known, as one span."""
+    since = history.watched_seconds - seconds
+    found = Span(end=history.watched_seconds)
+    for span in reversed(history.spans):
+        if span.end <= since:
+            break
+        found = span.joined(found)
+    return found
+
+
+def requests_present(sample: ScalingSample) -> int:
+    """Requests that run, wait or are held now."""
+    return sample.num_requests_running + sample.num_requests_waiting + sample.num_requests_held
+
+
+def is_nonsense(sample: ScalingSample) -> bool:
+    """Whether a number is negative, not finite, or an interval has no length (F-13)."""
+    numbers = [getattr(sample, name) for name in sample.__struct_fields__ if name not in ("now", "is_stale")]
+    return sample.interval_seconds <= 0 or any(number < 0 or not math.isfinite(number) for number in numbers)
+
+
+def _span_of(sample: ScalingSample, end: float) -> Span:
+    seconds = sample.interval_seconds
+    return Span(
+        end=end,
+        seconds=seconds,
+        arrivals=sample.arrivals,
+        completions=sample.completions,
+        slo_good=sample.slo_good,
+        prompt_tokens=sample.prompt_tokens,
+        generation_tokens=sample.generation_tokens,
+        started=sample.started,
+        queue_seconds=sample.queue_seconds,
+        ready_seconds=sample.ready_replicas * seconds,
+        running_seconds=sample.num_requests_running * seconds,
+        waiting_seconds=sample.num_requests_waiting * seconds,
+        held_seconds=sample.num_requests_held * seconds,
+        kv_usage_seconds=sample.kv_cache_usage_ratio * seconds,
+    )
+
+
+def _appended(spans: tuple[Span, ...], span: Span, since: float) -> tuple[Span, ...]:
+    kept = [old for old in spans if old.end > since]
+    if kept and kept[-1].seconds + span.seconds <= SPAN_SECONDS:
+        kept[-1] = kept[-1].joined(span)
+    else:
+        kept.append(span)
+    return tuple(kept)
