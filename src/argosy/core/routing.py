@@ -71,12 +71,14 @@ class EndpointLoad(msgspec.Struct, frozen=True, kw_only=True):
 class RequestHint(msgspec.Struct, frozen=True, kw_only=True):
     """What a balancer may know of a request, randomness included, so that it is a pure function.
 
-    prompt_tokens: an estimate. num_blocks: prefix blocks of the prompt. sequence: counts the requests of a service.
+    prompt_tokens: an estimate. num_blocks: prefix blocks of the prompt. first_new_block: the hash of the first one that
+    no endpoint holds; 0 = there is none. sequence: counts the requests of a service.
     draws: two independent draws from [0, 1).
     """
 
     prompt_tokens: int = 0
     num_blocks: int = 0
+    first_new_block: int = 0
     sequence: int = 0
     draws: tuple[float, float] = (0.0, 0.5)
 
