@@ -6,8 +6,8 @@ import importlib
 import sys
 
 OWN = ("help_time", "chat_path_lines", "startup", "prefix", "memory", "overhead", "http_vs_engine")
-RIVALS = ("versus_llamacpp", "versus_vllm")
-LONG = ("tuning", "soak")
+RIVALS = ("versus_llamacpp", "versus_vllm", "gateway_overhead")
+LONG = ("tuning", "soak", "step_times")
 
 
 def main(arguments: list[str]) -> int:
