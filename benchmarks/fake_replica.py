@@ -25,8 +25,10 @@ import httptools
 import uvloop
 
 MODEL = "fake"
-# One token's text as it stands in JSON: whoever counts these in an answer counts its tokens.
-TOKEN_JSON = b'" token"'
+# How every token's text begins in JSON: whoever counts these in an answer counts its tokens. They come in two kinds,
+# in turn, because a proxy may take a model for stuck that says the same again and again (LiteLLM does after 100).
+TOKEN_MARK = b'" token'
+_TOKENS = (" token", " tokens")
 # The text of every answer that is not streamed.
 ANSWER_TEXT = "An answer of a few words, as a replica gives it."
 # What `GET /replica/state` answers: the smallest state of a replica that takes requests.
@@ -99,7 +101,6 @@ _CHAT = _whole(
     )
 )
 _ROLE = _framed(_delta({"role": "assistant", "content": ""}))
-_TOKEN = _delta({"content": json.loads(TOKEN_JSON)})
 _GET = {
     b"/v1/models": _whole(_json({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "fake"}]})),
     b"/replica/state": _whole(_json(REPLICA_STATE)),
@@ -117,8 +118,12 @@ class Steps:
         self.interval_seconds = interval_seconds
         self.chunks_per_write = chunks_per_write
         self.chats_asked = 0
-        # One write of n tokens, for n = 0 … chunks_per_write: as many frames, since each is an event of its own.
-        self._pieces = [_framed(_TOKEN) * count for count in range(chunks_per_write + 1)]
+        # [kind of the first][n]: one write of n tokens: as many frames, since each is an event of its own.
+        frames = [_framed(_delta({"content": text})) for text in _TOKENS]
+        self._pieces = [
+            [b"".join(frames[(kind + place) % 2] for place in range(count)) for count in range(chunks_per_write + 1)]
+            for kind in range(2)
+        ]
         self._streams: dict[_Connection, int] = {}
         self._next_at: float | None = None
 
@@ -156,7 +161,7 @@ class Steps:
                 continue
             wrote = True
             count = min(left, self.chunks_per_write)
-            connection.write(self._pieces[count])
+            connection.write(self._pieces[left % 2][count])
             self._streams[connection] = left - count
             if left == count:
                 ended.append(connection)

@@ -27,7 +27,7 @@ import msgspec
 
 from argosy.evals.metrics import percentile
 from argosy.evals.probe import machine_times, process_usage, steal_ratio
-from benchmarks.fake_replica import ANSWER_TEXT, MODEL, TOKEN_JSON
+from benchmarks.fake_replica import ANSWER_TEXT, MODEL, TOKEN_MARK
 from benchmarks.figures import Figure, Run
 from benchmarks.proxies import API_KEY, command_server, fake_replica_server, gateway_server, litellm_server
 from benchmarks.servers import Server
@@ -79,7 +79,7 @@ def question(url: str, *, is_stream: bool) -> Question:
     body = {"model": MODEL, "messages": messages, "temperature": 0.7}
     if is_stream:
         more = {"max_tokens": CHUNKS, "stream": True, "stream_options": {"include_usage": True}}
-        expected = (TOKEN_JSON, CHUNKS, b"data: [DONE]\n\n")
+        expected = (TOKEN_MARK, CHUNKS, b"data: [DONE]\n\n")
         return chat_question(url, API_KEY, json.dumps({**body, **more}).encode(), expected)
     return chat_question(url, API_KEY, json.dumps(body).encode(), (ANSWER_TEXT.encode(), 1, b"}"))
 
