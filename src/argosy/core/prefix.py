@@ -20,11 +20,18 @@ MAX_BLOCKS = 2048
 
 
 class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
-    """model: as the request names it. blocks: chained hashes of the prompt's full blocks. prompt_bytes: its length."""
+    """model: as the request names it. blocks: chained hashes of the prompt's full blocks. prompt_bytes: its length.
+
+    Read on the way, so that a gateway parses a body once: user and is_stream, as the request says, and max_tokens, the
+    longest answer it asks for; None = not said.
+    """
 
     model: str
     blocks: tuple[int, ...] = ()
     prompt_bytes: int = 0
+    user: str = ""
+    is_stream: bool = False
+    max_tokens: int | None = None
 
 
 class _Message(msgspec.Struct):
@@ -37,6 +44,10 @@ class _Body(msgspec.Struct):
     messages: tuple[_Message, ...] = ()
     prompt: Any = None
     tools: msgspec.Raw = msgspec.Raw(b"")
+    user: Any = None
+    stream: Any = None
+    max_tokens: Any = None
+    max_completion_tokens: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -49,10 +60,18 @@ def prefix_of(body: bytes) -> PromptPrefix | None:
     """
     try:
         decoded = _decoder.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     text = _prompt_bytes(decoded)
-    return PromptPrefix(model=decoded.model, blocks=block_hashes(text, seed=decoded.model), prompt_bytes=len(text))
+    longest = decoded.max_tokens if decoded.max_completion_tokens is None else decoded.max_completion_tokens
+    return PromptPrefix(
+        model=decoded.model,
+        blocks=block_hashes(text, seed=decoded.model),
+        prompt_bytes=len(text),
+        user=decoded.user if isinstance(decoded.user, str) else "",
+        is_stream=decoded.stream is True,
+        max_tokens=longest if type(longest) is int else None,
+    )
 
 
 def block_hashes(text: bytes, *, seed: str) -> tuple[int, ...]:

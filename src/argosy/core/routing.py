@@ -31,6 +31,8 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True):
 
     names: what clients may write as `model`; the first is the service's own, the others its adapters.
     revisions: all that run, those without weight included (for shadows and sticky callers on their way out).
+    failure: why no replica will come, as a sentence, when there is none and starting one has failed: requests are then
+    refused with it instead of held (F-14); empty while there is one or one is on its way.
     """
 
     service: str
@@ -39,6 +41,7 @@ class ServiceRoute(msgspec.Struct, frozen=True, kw_only=True):
     policy: GatewayPolicy = GatewayPolicy()
     slo: Slo = Slo()
     created: int = 0
+    failure: str = ""
 
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True):

@@ -118,6 +118,7 @@ class Edge:
         state = scope.setdefault("state", {})
         state["request_id"] = exchange.request_id
         state["principal"] = principal.name
+        state["caller"] = principal
         scope["app"] = self
         return None
 

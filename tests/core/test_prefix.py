@@ -1,0 +1,52 @@
+"""What a prompt's prefix is, whatever JSON it comes in."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from argosy.core.prefix import BLOCK_BYTES, prefix_of
+
+
+def body(**fields: object) -> bytes:
+    return msgspec.json.encode({"model": "chat", **fields})
+
+
+def turns(*contents: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": content} for content in contents]
+
+
+def test_equal_beginnings_have_equal_blocks_and_others_none_in_common() -> None:
+    first = prefix_of(body(messages=turns("a" * 600, "b" * 600)))
+    second = prefix_of(body(messages=turns("a" * 600, "c" * 600)))
+    other_model = prefix_of(msgspec.json.encode({"model": "x", "messages": turns("a" * 600, "b" * 600)}))
+    assert first is not None
+    assert second is not None
+    assert other_model is not None
+    assert len(first.blocks) == first.prompt_bytes // BLOCK_BYTES
+    assert first.blocks[:2] == second.blocks[:2]
+    assert not set(first.blocks[2:]) & set(second.blocks[2:])
+    assert not set(first.blocks) & set(other_model.blocks)
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_stream", "user", "max_tokens"),
+    [
+        ({}, False, "", None),
+        ({"stream": True, "user": "ann", "max_tokens": 7}, True, "ann", 7),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, False, "", 9),
+        ({"stream": "yes", "user": 5, "max_tokens": True}, False, "", None),
+    ],
+)
+def test_what_a_gateway_needs_is_read_on_the_way_and_never_refused(sent, is_stream, user, max_tokens) -> None:
+    found = prefix_of(body(prompt="hello", **sent))
+    assert found is not None
+    assert (found.is_stream, found.user, found.max_tokens) == (is_stream, user, max_tokens)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"[1]", b"{", b"[" * 100_000, b'{"model":"\xff"}', b'{"model":"a","tools":' + b"[" * 9999 + b"]" * 9999],
+)
+def test_d25_a_body_that_is_no_request_has_no_prefix(sent) -> None:
+    assert prefix_of(sent) is None
