@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -31,9 +31,19 @@ def create(
     name: Annotated[str, typer.Argument(help="Who will use it: fairness and logs know the key by this name.")],
     file: _File = _DEFAULT_FILE,
     scope: Annotated[list[str] | None, typer.Option(help="infer, metrics or admin; several allowed. [infer]")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(help="Limit at a gateway. [none]")] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(help="Limit at a gateway, prompts and answers. [none]")
+    ] = None,
 ) -> None:
     """Create a key and print it, once."""
-    key = resolve(_KEYS, "create", "action")(file, name, _scopes(scope or ["infer"]))
+    key = resolve(_KEYS, "create", "action")(
+        file,
+        name,
+        _scopes(scope or ["infer"]),
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+    )
     console.print(key, soft_wrap=True)
     path = shlex.quote(str(file))
     note(f"key {name!r} added to {file}; it cannot be shown again: argosy serve --api-keys-file {path}")
@@ -47,11 +57,17 @@ def list_(
     """List the keys of a file, by name."""
     stored = resolve(_KEYS, "read", "action")(file).keys
     if json:
-        print_json([{"name": key.name, "scopes": key.scopes, "created": key.created} for key in stored])
+        print_json([_shown(key) for key in stored])
         return
-    drawn = table("name", "scopes", "created")
+    drawn = table("name", "scopes", "requests/min", "tokens/min", "created")
     for key in stored:
-        drawn.add_row(key.name, ", ".join(key.scopes), time.strftime("%Y-%m-%d", time.gmtime(key.created)))
+        drawn.add_row(
+            key.name,
+            ", ".join(key.scopes),
+            str(key.requests_per_minute or "-"),
+            str(key.tokens_per_minute or "-"),
+            time.strftime("%Y-%m-%d", time.gmtime(key.created)),
+        )
     console.print(drawn)
 
 
@@ -60,6 +76,12 @@ def revoke(name: Annotated[str, typer.Argument(help="The key's name.")], file: _
     """Take a key out of the file."""
     resolve(_KEYS, "revoke", "action")(file, name)
     note(f"key {name!r} revoked: running servers refuse it from now on")
+
+
+def _shown(key: Any) -> dict[str, Any]:
+    """A stored key without its digest."""
+    fields = ("name", "scopes", "created", "requests_per_minute", "tokens_per_minute")
+    return {field: getattr(key, field) for field in fields}
 
 
 def _scopes(texts: list[str]) -> tuple[Scope, ...]:

@@ -14,24 +14,44 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
-from argosy.core.errors import Conflict, NotFound, SpecError
+from argosy.core.errors import Conflict, InvalidRequest, NotFound, SpecError
 from argosy.core.model import require_name
 from argosy.core.principal import Principal, Scope
 
 _PREFIX = "ak-"
 _KEY_BYTES = 32
 
+_LARGEST_LIMIT = 10**12
+
+_Limit = Annotated[int, msgspec.Meta(ge=1, le=_LARGEST_LIMIT)]
+
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One line of the key file. sha256: hex digest of the key. created: unix seconds."""
+    """One line of the key file. sha256: hex digest of the key. created: unix seconds.
+
+    requests_per_minute, tokens_per_minute: limits at a gateway (docs/quotas-and-cache.md); None = none.
+    """
 
     name: str
     sha256: str
     scopes: tuple[Scope, ...] = (Scope.INFER,)
     created: int = 0
+    requests_per_minute: _Limit | None = None
+    tokens_per_minute: _Limit | None = None
+
+    @property
+    def principal(self) -> Principal:
+        """Who calls with this key."""
+        return Principal(
+            name=self.name,
+            scopes=frozenset(self.scopes),
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+        )
 
 
 class KeyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,9 +64,7 @@ class ApiKeys:
     """The keys a server accepts. Empty: everyone is welcome, and nobody has a name."""
 
     def __init__(self, keys: Iterable[StoredKey] = ()) -> None:
-        self._keys = [
-            (bytes.fromhex(key.sha256), Principal(name=key.name, scopes=frozenset(key.scopes))) for key in keys
-        ]
+        self._keys = [(bytes.fromhex(key.sha256), key.principal) for key in keys]
 
     def __bool__(self) -> bool:
         """Whether callers need a key."""
@@ -137,17 +155,37 @@ def read_keys(path: Path) -> KeyFile:
     return stored
 
 
-def create_key(path: Path, name: str, scopes: tuple[Scope, ...]) -> str:
+def create_key(
+    path: Path,
+    name: str,
+    scopes: tuple[Scope, ...],
+    *,
+    requests_per_minute: int | None = None,
+    tokens_per_minute: int | None = None,
+) -> str:
     """Add a key to the file, which is made if absent, and return the key itself: it cannot be shown again.
 
-    Raises: Conflict if the name is taken; InvalidRequest if it is no name; SpecError.
+    Raises: Conflict if the name is taken; InvalidRequest if it is no name or a limit is below 1; SpecError.
     """
     require_name(name, "key name")
+    for flag, limit in (("requests", requests_per_minute), ("tokens", tokens_per_minute)):
+        if limit is not None and not 1 <= limit <= _LARGEST_LIMIT:
+            raise InvalidRequest(
+                f"--{flag}-per-minute {limit} is no limit: give 1 to {_LARGEST_LIMIT}, or leave it out for none",
+                param=f"{flag}-per-minute",
+            )
     stored = read_keys(path) if path.exists() else KeyFile()
     if any(key.name == name for key in stored.keys):
         raise Conflict(f"{path} has a key named {name!r} already: revoke it first, or choose another name")
     key = _PREFIX + secrets.token_urlsafe(_KEY_BYTES)
-    added = StoredKey(name=name, sha256=digest_of(key), scopes=scopes, created=int(time.time()))
+    added = StoredKey(
+        name=name,
+        sha256=digest_of(key),
+        scopes=scopes,
+        created=int(time.time()),
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+    )
     _write(path, KeyFile(keys=(*stored.keys, added)))
     return key
 

@@ -119,6 +119,7 @@ class Edge:
         state["request_id"] = exchange.request_id
         state["principal"] = principal.name
         state["caller"] = principal
+        state["caller"] = principal
         scope["app"] = self
         return None
 
