@@ -27,6 +27,7 @@ from argosy.core.interfaces import Change, Store
 from argosy.core.metadata import Event, Metadata
 from argosy.core.scaling import ScalingPolicy
 from argosy.stores.memory import MemoryStore
+from argosy.stores.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
 
@@ -39,7 +40,13 @@ async def memory(_: Path) -> AsyncIterator[Store]:
     yield MemoryStore(lambda: NOW)
 
 
-STORES: dict[str, Open] = {"memory": memory}
+@asynccontextmanager
+async def sqlite(path: Path) -> AsyncIterator[Store]:
+    async with SqliteStore(path, clock=lambda: NOW) as store:
+        yield store
+
+
+STORES: dict[str, Open] = {"memory": memory, "sqlite": sqlite}
 
 
 @pytest.fixture(params=list(STORES))

@@ -24,7 +24,7 @@ class Watcher(Generic[R]):
         self._pending: dict[str, Change[R]] = {}
         self._told: set[str] = set()
         self._wake = asyncio.Event()
-        self._is_over = False
+        self.is_over = False
 
     def offer(self, change: Change[R]) -> None:
         """Note a change. Never blocks."""
@@ -37,13 +37,13 @@ class Watcher(Generic[R]):
 
     def end(self) -> None:
         """Nothing will change any more: the store is closed."""
-        self._is_over = True
+        self.is_over = True
         self._wake.set()
 
     async def next(self) -> Change[R]:
         """The change that has waited longest. Cancels: loses none. Raises: StoreError once the store is closed."""
         while not self._pending:
-            if self._is_over:
+            if self.is_over:
                 raise StoreError("the store was closed while it was watched: open it again")
             self._wake.clear()
             await self._wake.wait()
@@ -59,13 +59,16 @@ class Watchers:
         self._by_kind: dict[type, list[Watcher[Resource]]] = {}
 
     def add(self, kind: type[R], watcher: Watcher[R], found: Iterable[R]) -> None:
-        """From here on `watcher` hears of every change; first of all there is."""
+        """From here on `watcher` hears of every change; first of all there is. Not if it has gone meanwhile."""
+        if watcher.is_over:
+            return
         for resource in found:
             watcher.offer(Change(resource=resource))
         self._by_kind.setdefault(kind, []).append(watcher)  # type: ignore[arg-type]
 
     def remove(self, kind: type[R], watcher: Watcher[R]) -> None:
-        """It hears no more. One that was never added is success."""
+        """It hears no more, even if it is only to be added."""
+        watcher.end()
         self._by_kind[kind] = [each for each in self._by_kind.get(kind, []) if each is not watcher]
 
     def publish(self, changes: Iterable[Change[Resource]]) -> None:
