@@ -93,9 +93,9 @@ def set_pace(replica: Server, milliseconds: int) -> int:
 
 def measure(server: Server, load: Load, replica: Server) -> tuple[Measured, dict[str, float]]:
     """One load on one system; the share of a core that the client, the replica and the proxy used meanwhile."""
-    asked = set_pace(replica, load.pace_milliseconds)
     client = WireClient(server.url, question(server.url, is_stream=load.is_stream), load.connections)
     try:
+        asked = set_pace(replica, load.pace_milliseconds)
         before = (process_usage(replica.pid).cpu_seconds, process_usage(server.pid).cpu_seconds)
         measured = load.run(client)
         after = (process_usage(replica.pid).cpu_seconds, process_usage(server.pid).cpu_seconds)
@@ -117,7 +117,7 @@ def facts(measured: Measured, load: Load, cores: dict[str, float]) -> dict[str, 
         if cores["proxy"]:
             found["proxy_us_per_chunk"] = cores["proxy"] * measured.seconds / max(1, measured.marks) * 1e6
     elif cores["proxy"]:
-        found["proxy_us_per_request"] = cores["proxy"] / measured.rate * 1e6
+        found["proxy_us_per_request"] = cores["proxy"] * measured.seconds / max(1, len(measured.latencies)) * 1e6
     for ratio in (0.5, 0.95, 0.99):
         found[f"p{ratio * 100:.0f}_ms"] = measured.percentile_ms(ratio)
     found["late_p99_ms"] = percentile(sorted(measured.lateness), 0.99) * 1000
@@ -131,7 +131,7 @@ def differences(via: Measured, direct: Measured) -> dict[str, float]:
     """The n-th request through the proxy less the n-th without it: median and p99, in ms."""
     pairs = zip(via.latencies, direct.latencies, strict=False)
     ordered = sorted((through - without) * 1000 for through, without in pairs)
-    return {f"difference_p{ratio * 100:.0f}_ms": percentile(ordered, ratio) for ratio in (0.5, 0.99)}
+    return {f"difference_p{ratio * 100:.0f}_ms": percentile(ordered, ratio) for ratio in (0.5, 0.99) if ordered}
 
 
 def run_rounds(systems: dict[str, Server], kinds: list[Load], num_rounds: int, run: Run) -> Rounds:

@@ -24,6 +24,8 @@ from argosy.evals.metrics import percentile
 
 ANSWER_SECONDS = 60.0
 READ_BYTES = 262_144
+# Between two new connections before a load.
+RAMP_SECONDS = 0.004
 
 
 class Measured(msgspec.Struct, kw_only=True):
@@ -44,7 +46,9 @@ class Measured(msgspec.Struct, kw_only=True):
         return len(self.latencies) / self.seconds
 
     def percentile_ms(self, ratio: float) -> float:
-        """Of the latencies, in milliseconds."""
+        """Of the latencies, in milliseconds; infinite if nothing was answered."""
+        if not self.latencies:
+            return float("inf")
         return percentile(sorted(self.latencies), ratio) * 1000
 
 
@@ -114,7 +118,10 @@ class _Line:
 
 
 class WireClient:
-    """Asks one server one question on `connections` connections, all opened before the clock starts."""
+    """Asks one server one question on `connections` connections, opened one by one, under load, before the clock starts.
+
+    Raises: OSError from the constructor if the server takes no connection.
+    """
 
     def __init__(self, url: str, question: Question, connections: int) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
@@ -126,6 +133,17 @@ class WireClient:
         self._answers: list[tuple[int, float, float]] = []
         for _ in range(connections):
             self._open()
+            self._ask_for(RAMP_SECONDS)
+        while len(self._idle) < len(self._lines):
+            self._take(ANSWER_SECONDS)
+
+    def _ask_for(self, seconds: float) -> None:
+        """Keep the connections there are busy, so that of several processes on one port not one accepts them all."""
+        until = time.perf_counter() + seconds
+        while (left := until - time.perf_counter()) > 0:
+            while self._idle:
+                self._send(0, time.perf_counter())
+            self._take(left)
 
     def _open(self) -> None:
         line = _Line(self._address)
