@@ -118,7 +118,7 @@ class _Line:
 
 
 class WireClient:
-    """Asks one server one question on `connections` connections, opened one by one, under load, before the clock starts.
+    """Asks one server one question on `connections` connections, opened in turn, under load, before the clock starts.
 
     Raises: OSError from the constructor if the server takes no connection.
     """
