@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from argosy.backends import BackendSpec
+from argosy.backends.changes import Changes
 from argosy.backends.names import NUM_SUFFIXES, replica_name
 from argosy.backends.restarts import DEFAULT_RESTARTS, crashes_after, is_crash_loop, restart_delay_seconds
 from argosy.backends.roles import Member, assign_roles, is_same_command
@@ -69,7 +70,8 @@ class FakeBackend:
         self._numbers = count()
         self._pending: deque[_Replica] = deque()
         self._num_placed = 0
-        self._has_changed = asyncio.Event()
+        self._changes = Changes()
+        self._seen = 0
 
     def render(self, workload: Workload) -> str:
         """The workload itself, as YAML."""
@@ -119,17 +121,11 @@ class FakeBackend:
                 yield line
             if not follow or row.status.name not in self._replicas.get(name, {}):
                 return
-            await self.changed()
+            await self._beyond(self._changes.level)
 
     async def changed(self) -> None:
         """As in the interface; also returns when, by `clock`, the next change is due."""
-        wait = max(_SHORTEST_WAIT_SECONDS, self._due[0][0] - self._clock()) if self._due else None
-        try:
-            async with asyncio.timeout(wait):
-                await self._has_changed.wait()
-        except TimeoutError:
-            self.advance()
-        self._has_changed.clear()
+        self._seen = await self._beyond(self._seen)
 
     def advance(self) -> float | None:
         """Let happen what is due by now; the time of the next change, None if nothing is planned."""
@@ -162,6 +158,15 @@ class FakeBackend:
         self._set(self._row(name, replica), phase=ReplicaPhase.READY, reason="", message="")
         self._settle(name)
 
+    async def _beyond(self, level: int) -> int:
+        wait = max(_SHORTEST_WAIT_SECONDS, self._due[0][0] - self._clock()) if self._due else None
+        try:
+            async with asyncio.timeout(wait):
+                return await self._changes.beyond(level)
+        except TimeoutError:
+            self.advance()
+            return self._changes.level
+
     def _enter(self) -> None:
         if self.faults:
             raise self.faults.popleft()
@@ -188,7 +193,7 @@ class FakeBackend:
         for each in roles.drain:
             self._drain(rows[each])
         self._dirty[name] = None
-        self._has_changed.set()
+        self._changes.fire()
 
     def _members(self, name: str) -> Iterator[Member]:
         present = self._workloads.get(name)
@@ -268,7 +273,7 @@ class FakeBackend:
     def _set(self, row: _Replica, **changes: Any) -> None:
         row.status = msgspec.structs.replace(row.status, **changes)
         self._dirty[row.workload.name] = None
-        self._has_changed.set()
+        self._changes.fire()
 
 
 @asynccontextmanager
