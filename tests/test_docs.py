@@ -12,7 +12,7 @@ import pytest
 
 from argosy.cli.main import COMMANDS
 from argosy.cli.reference import reference
-from argosy.cli.serve import spec_from
+from argosy.cli.serve import serve_spec
 from argosy.core import errors
 from argosy.core.engine import EngineSettings
 from argosy.core.network import NetworkSettings
@@ -62,7 +62,7 @@ def test_the_documented_configuration_is_every_field_with_its_default(tmp_path: 
     (example,) = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "configuration.md").read_text(), re.MULTILINE | re.DOTALL)
     config = tmp_path / "serve.yaml"
     config.write_text(example)
-    spec = spec_from(config, {})
+    spec = serve_spec(config, {})
     assert spec == ServeSpec(model="smollm2")
     assert msgspec.yaml.decode(example).keys() == msgspec.to_builtins(spec, enc_hook=str).keys()
     for part in ("limits", "engine_settings", "network"):

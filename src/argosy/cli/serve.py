@@ -9,10 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
-from argosy.core.errors import SpecError
+from argosy.cli.spec_flags import WEB_PLACES, pairs, spec_from
 from argosy.core.plugins import resolve
 from argosy.core.serve_spec import ServeSpec
 
@@ -21,6 +20,7 @@ DEFAULT_MODEL = "smollm2"
 
 # Where a flag's value goes, if not to the field of its own name.
 _PLACES = {
+    **WEB_PLACES,
     **{
         name: ("limits", name)
         for name in (
@@ -28,8 +28,6 @@ _PLACES = {
             "max_waiting_tokens",
             "max_queue_seconds",
             "deadline_seconds",
-            "max_body_bytes",
-            "max_connections",
         )
     },
     **{
@@ -48,11 +46,7 @@ _PLACES = {
     **{name: ("network", name) for name in ("hf_endpoint", "ms_endpoint", "allow_private_addresses")},
     "connections": ("network", "num_connections"),
     "allow_source": ("allow_sources",),
-    "api_key": ("api_keys",),
-    "allowed_host": ("allowed_hosts",),
-    "allowed_origin": ("allowed_origins",),
     "lora_modules": ("adapters",),
-    "shutdown_timeout": ("shutdown_grace_seconds",),
 }
 
 _SERVING = "Serving"
@@ -176,52 +170,13 @@ def command(
     ] = None,
 ) -> int:
     """Serve a model over the OpenAI API, with a chat page at /."""
-    flags = {name: value for name, value in locals().items() if value not in (None, []) and name != "config"}
-    return int(resolve(_SERVER, "serve", "server")(spec_from(config, flags)))
+    flags = dict(locals())
+    return int(resolve(_SERVER, "serve", "server")(serve_spec(config, flags)))
 
 
-def spec_from(config: Path | None, flags: dict[str, Any]) -> ServeSpec:
+def serve_spec(config: Path | None, flags: dict[str, Any]) -> ServeSpec:
     """The spec of a file and flags. Raises: SpecError with the path of what is wrong."""
-    fields = _read_config(config) if config is not None else {}
-    fields.setdefault("model", DEFAULT_MODEL)
-    for name, value in flags.items():
-        if name in ("engine_args", "lora_modules"):
-            value = _pairs(name, value)
-        *parents, last = _PLACES.get(name, (name,))
-        place = fields
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = value
-    try:
-        return msgspec.convert(fields, ServeSpec, strict=False, dec_hook=_path)
-    except msgspec.ValidationError as exc:
-        where = f"in {config} or the flags" if config else "in the flags"
-        raise SpecError(f"{exc} ({where}): see `argosy serve --help`") from exc
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        fields = msgspec.yaml.decode(path.read_bytes())
-    except OSError as exc:
-        raise SpecError(f"config {path} cannot be read ({exc.strerror})") from exc
-    except msgspec.DecodeError as exc:
-        raise SpecError(f"config {path} is not YAML: {' '.join(str(exc).split())}") from exc
-    if not isinstance(fields, dict):
-        raise SpecError(f"config {path} is not a mapping of fields, such as `model: smollm2`")
-    return fields
-
-
-def _pairs(flag: str, values: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in values:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise SpecError(f"--{flag.replace('_', '-')} {text!r} is not name=value")
-        pairs[name] = value
-    return pairs
-
-
-def _path(wanted: type, value: object) -> object:
-    if wanted is Path and isinstance(value, str | Path):
-        return Path(value)
-    raise NotImplementedError(f"{wanted.__name__} cannot be made from {value!r}")
+    for name in ("engine_args", "lora_modules"):
+        if flags.get(name):
+            flags[name] = pairs(name.replace("_", "-"), flags[name])
+    return spec_from(ServeSpec, "argosy serve", config, flags, places=_PLACES, defaults={"model": DEFAULT_MODEL})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from argosy.core.web_spec import WebSpec
 
 DEFAULT_CONTROL_PORT = 8100
@@ -44,3 +46,14 @@ class GatewaySpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=True
     replica_key_file: Path | None = None
     report_seconds: float = 0.25
     otlp_endpoint: str | None = None
+
+
+class UpSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A control plane and a gateway on one machine. The gateway's keys to the control plane are filled in.
+
+    keep_replicas: leave replicas running at the end; else they end with the control plane.
+    """
+
+    control: ControlSpec = ControlSpec()
+    gateway: GatewaySpec = GatewaySpec()
+    keep_replicas: bool = False

@@ -31,6 +31,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: unique in a backend. argv: no shell; `$(HOST)` and `$(PORT)` stand for where the replica shall listen.
     warm_spares: replicas kept beyond `replicas`: loaded and healthy, but not routed. When `replicas` grows, a ready
     spare becomes a replica at once and a new spare is started behind it.
+    port: where the one replica must listen; None = the backend finds a free port for each.
     gang: all replicas start, or none. start_timeout_seconds: a replica not ready by then is started anew.
     shutdown_grace_seconds: between SIGTERM, on which a replica drains, and SIGKILL.
     """
@@ -46,6 +47,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     liveness: Probe = Probe(path="/livez")
     start_timeout_seconds: float = 600.0
     shutdown_grace_seconds: float = 30.0
+    port: int | None = None
     gang: bool = False
 
 
