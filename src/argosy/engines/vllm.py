@@ -126,14 +126,15 @@ class VllmEngine:
 
     def _facts(self, kv_cache_tokens: int) -> EngineInfo:
         scheduler = self._engine.vllm_config.scheduler_config if self._engine else None
-        has_adapters = bool(self._arguments.get("enable_lora"))
+        optional = {EngineFeature.ADAPTERS: "enable_lora", EngineFeature.PREFIX_CACHE: "enable_prefix_caching"}
+        absent = {feature for feature, argument in optional.items() if not self._arguments.get(argument)}
         return EngineInfo(
             name="vllm",
             version=vllm.__version__,
             device=str(current_platform.device_type),
             max_model_len=self._arguments["max_model_len"],
             max_num_seqs=scheduler.max_num_seqs if scheduler else self._arguments.get("max_num_seqs", 1),
-            features=FEATURES | {EngineFeature.ADAPTERS} if has_adapters else FEATURES,
+            features=FEATURES - absent,
             kv_cache_tokens=kv_cache_tokens,
         )
 

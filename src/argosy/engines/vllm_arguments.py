@@ -14,7 +14,7 @@ from argosy.core.generation import TokenLogprob
 from argosy.core.model import ModelFiles, ModelFormat
 from argosy.core.sampling import Constraint, SamplingParams
 
-FEATURES = frozenset(EngineFeature) - {EngineFeature.PROMPT_LOGPROBS, EngineFeature.ADAPTERS}
+FEATURES = frozenset(EngineFeature) - {EngineFeature.PROMPT_LOGPROBS}
 # What Argosy decides itself: from the model's files, from EngineSettings, or because its own contract hangs on it.
 OWN_ARGUMENTS = {
     "model": "the model is named on the command line",

@@ -6,6 +6,7 @@ import msgspec
 from starlette.routing import Route
 
 from argosy.core.errors import EngineDead
+from argosy.core.load_report import REPLICA_REPORT_PATH
 from argosy.core.plugins import resolve
 from argosy.core.principal import Scope
 from argosy.core.serve_spec import ServeSpec
@@ -13,12 +14,19 @@ from argosy.observe.metrics import Metrics
 from argosy.protocols import PROTOCOLS
 from argosy.server.chat_page import Page
 from argosy.server.replica import Replica
+from argosy.server.replica_state import ReplicaState
 from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.operations import Operations
 from argosy.web.paths import Paths
 
-_PATHS = Paths(default_scope=Scope.INFER, pages=frozenset({"/"}), page_prefixes=("/assets/",))
+_PATHS = Paths(
+    default_scope=Scope.INFER,
+    scopes={REPLICA_REPORT_PATH: Scope.METRICS},
+    pages=frozenset({"/"}),
+    page_prefixes=("/assets/",),
+    any_phase=frozenset({REPLICA_REPORT_PATH}),
+)
 _ABOUT = "An open model behind the OpenAI API."
 
 
@@ -34,6 +42,7 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
     served: list[Route] = []
     for name in PROTOCOLS:
         served += resolve(PROTOCOLS, name, "protocol")(replica.registry)
+    served += ReplicaState(replica).routes()
     routes = [*served, *Page().routes(), *Operations(replica, metrics, _ABOUT).routes(served)]
     settings = EdgeSettings(
         door=door_for(spec, load_keys(spec, metrics), _PATHS),

@@ -38,6 +38,11 @@ class StartPhases:
         """What a running phase is doing, for the next heartbeat."""
         self._details[name] = text
 
+    def so_far(self) -> dict[str, float]:
+        """Every phase that has begun: those that ended, and those that run with their time until now."""
+        now = self._clock()
+        return self.seconds | {name: now - since for name, since in self._running.items()}
+
     @property
     def total_seconds(self) -> float:
         """Since the start began."""

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from argosy.serving.registry import ModelRegistry
 from argosy.web.lifecycle import Lifecycle
 
 
-class Replica(Lifecycle):
-    """A server whose work is models. It is ready once they answer, and dead when an engine is."""
+def _no_seconds() -> dict[str, float]:
+    return {}
 
-    def __init__(self) -> None:
+
+class Replica(Lifecycle):
+    """A server whose work is models. It is ready once they answer, and dead when an engine is.
+
+    start_seconds: what the start has taken so far, by its parts.
+    """
+
+    def __init__(self, start_seconds: Callable[[], dict[str, float]] = _no_seconds) -> None:
         super().__init__("the model is loading")
         self.registry = ModelRegistry()
+        self.start_seconds = start_seconds

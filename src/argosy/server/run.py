@@ -67,9 +67,9 @@ class _Life:
     def __init__(self, spec: ServeSpec, bound: socket.socket) -> None:
         self._spec = spec
         self._metrics = Metrics()
-        self._replica = Replica()
-        self._listener = Listener(spec, bound, self._metrics)
         self._phases = StartPhases(_say)
+        self._replica = Replica(self._phases.so_far)
+        self._listener = Listener(spec, bound, self._metrics)
         self._stop = asyncio.Event()
         self._abort = asyncio.Event()
 

@@ -30,6 +30,7 @@ from argosy.serving.answer import Answer
 from argosy.serving.delta import Delta, Usage
 from argosy.serving.meters import ModelMeters
 from argosy.serving.options import PreparedRequest
+from argosy.serving.prefix_record import PrefixRecord
 from argosy.serving.timings import Timings
 from argosy.text.tokenizer import Tokenizer
 
@@ -37,7 +38,10 @@ _BUFFERED_PER_ANSWER = 4
 
 
 class Machinery(msgspec.Struct, frozen=True, kw_only=True):
-    """What every generation of one served model shares. `clock` is monotonic, in seconds."""
+    """What every generation of one served model shares. `clock` is monotonic, in seconds.
+
+    prefixes: None if the engine has no prefix cache.
+    """
 
     engine: Engine
     tokenizer: Tokenizer
@@ -45,6 +49,7 @@ class Machinery(msgspec.Struct, frozen=True, kw_only=True):
     meters: ModelMeters
     clock: Callable[[], float]
     running: set[Generation]
+    prefixes: PrefixRecord | None = None
 
 
 class Generation:
@@ -189,6 +194,8 @@ class Generation:
         if timings.last_token is None:
             timings.first_token = now
             meters.prompt_tokens.add(self.usage.prompt_tokens)
+            if self._machinery.prefixes is not None:
+                self._machinery.prefixes.enter(self.prepared.options.prefix_blocks, self.usage.prompt_tokens)
         else:
             meters.inter_token_latency.observe(now - timings.last_token)
         timings.last_token = now
@@ -196,7 +203,9 @@ class Generation:
         meters.generation_tokens.add(count)
 
     def _record(self, kind: type[BaseException] | None) -> None:
-        """Write the request into the metrics, once, however it ended."""
+        """Write the request into the books, once, however it ended."""
+        if self._machinery.prefixes is not None:
+            self._machinery.prefixes.add_answer(self.usage.completion_tokens)
         was_cut = kind is None or not issubclass(kind, Exception)
         unfinished = "abort" if was_cut else "error"
         reasons = [answer.finish_reason or unfinished for answer in self._answers]

@@ -50,6 +50,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     n: answers wanted; answer i uses seed + i. priority: smaller first, among the requests of one principal.
     deadline_seconds: from now to the last token; None = the server's own. principal: whom fairness counts it to.
+    prefix_blocks: the prompt's beginning as gateways know it, for the record of what the cache holds.
     """
 
     request_id: str
@@ -60,6 +61,7 @@ class GenerateOptions(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     deadline_seconds: float | None = None
     principal: str = ""
+    prefix_blocks: tuple[int, ...] = ()
 
 
 class ToolParsing(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from argosy.core.adapter import Adapter
-from argosy.core.engine import EngineInfo, EngineStats
+from argosy.core.engine import EngineFeature, EngineInfo, EngineStats
 from argosy.core.errors import ArgosyError, ContextLengthExceeded, InvalidRequest, UnsupportedParameter
 from argosy.core.interfaces import EmbeddingSupport, Engine
 from argosy.core.model import ModelInfo
@@ -21,6 +21,7 @@ from argosy.serving.admission_policy import AdmissionLimits
 from argosy.serving.generation import Generation, Machinery
 from argosy.serving.meters import ModelMeters
 from argosy.serving.options import ChatPrompt, EmbedResult, GenerateOptions, PreparedRequest
+from argosy.serving.prefix_record import PrefixRecord
 from argosy.serving.preparation import (
     Checked,
     check_lengths,
@@ -107,6 +108,7 @@ class ServedModel:
             meters=meters,
             clock=clock,
             running=set(),
+            prefixes=PrefixRecord(engine.info.kv_cache_tokens) if _keeps_prefixes(engine.info) else None,
         )
         metrics.before_scrape(self._sample)
 
@@ -124,6 +126,11 @@ class ServedModel:
     def supports_embeddings(self) -> bool:
         """Whether the engine gives vectors."""
         return isinstance(self._engine, EmbeddingSupport)
+
+    @property
+    def prefixes(self) -> PrefixRecord | None:
+        """What the prefix cache holds; None without one."""
+        return self._machinery.prefixes
 
     async def prepare_chat(self, prompt: ChatPrompt, options: GenerateOptions) -> PreparedRequest:
         """Render and tokenise a conversation, and check everything.
@@ -270,6 +277,10 @@ class ServedModel:
     def _sample(self) -> None:
         self._machinery.meters.sample(self._engine.stats(), self._admission.waiting)
         self._machinery.meters.sample_adapters(len(self.adapters))
+
+
+def _keeps_prefixes(info: EngineInfo) -> bool:
+    return EngineFeature.PREFIX_CACHE in info.features and info.kv_cache_tokens > 0
 
 
 def _text_size(message: dict[str, Any]) -> int:

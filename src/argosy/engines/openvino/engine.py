@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 import msgspec
 
-from argosy.core.engine import EngineInfo, EngineSettings, EngineStats
+from argosy.core.engine import EngineFeature, EngineInfo, EngineSettings, EngineStats
 from argosy.core.errors import EngineDead, EngineError, SpecError
 from argosy.core.generation import GenerateOutput, GenerateRequest
 from argosy.core.model import ModelFiles
@@ -71,9 +71,14 @@ class OpenVinoEngine:
             device=ready.device,
             max_model_len=min(self._max_model_len, ready.kv_cache_tokens),
             max_num_seqs=ready.max_num_seqs,
-            features=FEATURES | (CONSTRAINTS if ready.eos_token_id is not None else frozenset()),
+            features=self._features(ready),
             kv_cache_tokens=ready.kv_cache_tokens,
         )
+
+    def _features(self, ready: Ready) -> frozenset[EngineFeature]:
+        constraints = CONSTRAINTS if ready.eos_token_id is not None else frozenset()
+        cache = {EngineFeature.PREFIX_CACHE} if self._settings.enable_prefix_caching else frozenset()
+        return FEATURES | constraints | cache
 
     @property
     def start_seconds(self) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from starlette.requests import Request
 
 from argosy.core.errors import InvalidRequest
+from argosy.core.prefix import prefix_of
 from argosy.core.sampling import SamplingOverrides
 from argosy.protocols.openai.request_fields import GenerationFields, answers_wanted, text_params
 from argosy.serving.options import GenerateOptions
@@ -27,10 +28,11 @@ def find_model(registry: ModelRegistry, name: str | None) -> ServedModel:
     return models[0]
 
 
-def generate_options(
+async def generate_options(
     fields: GenerationFields, request: Request, *, request_id: str, sampling: SamplingOverrides, model: ServedModel
 ) -> GenerateOptions:
-    """How to answer. Raises: InvalidRequest."""
+    """How to answer. The body has been read before. Raises: InvalidRequest."""
+    prefix = None if model.prefixes is None else prefix_of(await request.body())
     return GenerateOptions(
         request_id=request_id,
         sampling=sampling,
@@ -40,4 +42,5 @@ def generate_options(
         priority=fields.priority or 0,
         deadline_seconds=getattr(request.state, "deadline_seconds", None),
         principal=getattr(request.state, "principal", ""),
+        prefix_blocks=prefix.blocks if prefix else (),
     )

@@ -55,7 +55,7 @@ class ChatCompletions:
         request_id = self._stamps.new_id()
         logprobs = wanted_logprobs(fields)
         sampling = sampling_overrides(fields, max_tokens=max_completion_tokens(fields), logprobs=logprobs)
-        options = generate_options(fields, request, request_id=request_id, sampling=sampling, model=model)
+        options = await generate_options(fields, request, request_id=request_id, sampling=sampling, model=model)
         prepared = await model.prepare_chat(chat_prompt(fields), options)
         shape = self._shape(fields, prepared, fields.model or model.name)
         generation = model.generate(prepared)

@@ -65,7 +65,7 @@ class TextCompletions:
         max_tokens = DEFAULT_MAX_TOKENS if fields.max_tokens is None else fields.max_tokens
         sampling = sampling_overrides(fields, max_tokens=max_tokens, logprobs=logprobs)
         request_id = self._stamps.new_id()
-        options = generate_options(fields, request, request_id=request_id, sampling=sampling, model=model)
+        options = await generate_options(fields, request, request_id=request_id, sampling=sampling, model=model)
         asked = prompts(fields)
         check_answers(len(asked), options.n)
         given: list[TextOrIds] = []
@@ -120,10 +120,11 @@ async def _prepare(
 
 
 def _numbered(options: GenerateOptions, position: int, count: int) -> GenerateOptions:
-    """Options with an id of its own for each of several prompts."""
+    """Options with an id of its own for each of several prompts. The prefix is the first one's."""
     if count == 1:
         return options
-    return msgspec.structs.replace(options, request_id=f"{options.request_id}/{position}")
+    blocks = options.prefix_blocks if position == 0 else ()
+    return msgspec.structs.replace(options, request_id=f"{options.request_id}/{position}", prefix_blocks=blocks)
 
 
 def _echoes(fields: CompletionRequest, given: Sequence[TextOrIds], model: ServedModel, n: int) -> tuple[str, ...]:

@@ -7,6 +7,9 @@ the garbage collector, nor on the client reading: going away is heard on `receiv
 The first event waits for the first token (or for the first keep-alive): an engine that fails at once is still a
 clean 500, and role and first text travel in one write. Later failures are an `error` event, with no `[DONE]`.
 
+A gateway counts tokens without reading chunks: a request with the header `x-argosy-usage: 1` gets a comment line
+`: usage {"prompt_tokens": …, "completion_tokens": …, "cached_tokens": …}` in front of the last event, an error too.
+
 Source: design.md section 5; WHATWG HTML, "Server-sent events" (comment lines begin with a colon).
 """
 
@@ -18,6 +21,7 @@ from collections.abc import AsyncIterator, Coroutine
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -29,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS = 15.0  # Well under the 60 s after which common proxies drop a silent connection.
 KEEP_ALIVE = b": keep-alive\n\n"
+USAGE_HEADER = b"x-argosy-usage"
+
+_encode = msgspec.json.Encoder().encode
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -84,10 +91,12 @@ class EventStream(Response):
         self._source = source
         self._chunks = chunks
         self._keep_alive_seconds = keep_alive_seconds
+        self._tells_usage = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request. Raises: what the generation raises, if no byte has been sent."""
         writer = _Writer(send, self.raw_headers)
+        self._tells_usage = (USAGE_HEADER, b"1") in scope["headers"]
         keep_alive = _keep_alive(writer, self._keep_alive_seconds)
         await _until_client_leaves(self._run(writer, scope["path"]), _disconnected(receive), keep_alive)
 
@@ -99,7 +108,7 @@ class EventStream(Response):
         except Exception as error:  # boundary: past the first byte an error can only be an event
             if not writer.has_started:
                 raise
-            await writer.end(error_event(error, path))
+            await writer.end(self._usage() + error_event(error, path))
 
     async def _events(self, writer: _Writer) -> bytes:
         """Write every event but the last ones, and return those once the generation has been left."""
@@ -113,7 +122,11 @@ class EventStream(Response):
                 if pending:
                     await writer.write(pending)
                     pending = b""
-        return pending + chunks.closing()
+        return pending + self._usage() + chunks.closing()
+
+    def _usage(self) -> bytes:
+        """The comment for a gateway, if it asked."""
+        return b": usage " + _encode(self._source.usage) + b"\n\n" if self._tells_usage else b""
 
 
 class WholeAnswer(Response):
