@@ -56,8 +56,18 @@ class StateDir(msgspec.Struct, frozen=True):
 
     @property
     def backend(self) -> Path:
-        """What the local backend remembers of its processes, and their logs."""
+        """What the local backend remembers of its processes."""
         return self.root / "backend"
+
+    @property
+    def logs(self) -> Path:
+        """What replicas and the gateway wrote."""
+        return self.root / "logs"
+
+    @property
+    def gateway_config(self) -> Path:
+        """What `argosy up` tells its gateway, as `argosy gateway --config` reads it; mode 0600."""
+        return self.root / "gateway.json"
 
 
 class ControlAddress(msgspec.Struct, frozen=True, kw_only=True):
