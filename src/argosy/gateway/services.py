@@ -1,0 +1,176 @@
+"""The services a gateway routes to: the last route table, and what the gateway itself knows beside it.
+
+Tables come and go; what was learnt of a replica (its load, its health) stays as long as the replica does, and counts
+stay as long as the gateway. When the control plane is away, the last table stays (design.md, section 6).
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+
+from argosy.core.errors import InvalidRequest, ModelNotFound, Unavailable
+from argosy.core.load_report import ServiceTraffic
+from argosy.core.routing import RouteTable, ServiceRoute
+from argosy.gateway.counters import RevisionCounters
+from argosy.gateway.endpoints import EndpointState
+from argosy.gateway.hold import RETRY_AFTER_SECONDS, HoldLine
+from argosy.gateway.outlier import DEFAULT_POLICY, may_eject_one_more
+from argosy.gateway.prefix_index import PrefixIndex
+from argosy.gateway.retry_budget import RetryBudget
+
+_MAX_LISTED = 10
+
+
+class ServiceState:
+    """One service: its route, its replicas, its line, its counts."""
+
+    def __init__(self, route: ServiceRoute, wake: Callable[[], None]) -> None:
+        self.name = route.service
+        self.route = route
+        self.endpoints: dict[str, EndpointState] = {}
+        self.line = HoldLine(route.service, wake)
+        self.budget = RetryBudget()
+        self.prefixes = PrefixIndex()
+        self.arrivals = self.retries = self.cache_hits = self.ejections = 0
+        self._counters: dict[tuple[str, bool], RevisionCounters] = {}
+        self.update(route)
+
+    def update(self, route: ServiceRoute) -> None:
+        """Follow a new route: replicas that stay keep what is known of them."""
+        known = self.endpoints
+        self.route = route
+        self.endpoints = {}
+        for revision in route.revisions:
+            for endpoint in revision.endpoints:
+                state = known.get(endpoint.replica)
+                is_same = state is not None and state.endpoint == endpoint
+                self.endpoints[endpoint.replica] = state if state and is_same else EndpointState(endpoint)
+        self.prefixes.keep_only(self.endpoints)
+
+    def usable(self, revision: str, now: float) -> list[EndpointState]:
+        """The replicas of a revision that may get a request."""
+        return [
+            state for state in self.endpoints.values() if state.endpoint.revision == revision and state.is_usable(now)
+        ]
+
+    def counters(self, revision: str, *, is_shadow: bool = False) -> RevisionCounters:
+        """The counts of a revision, begun on first use."""
+        key = (revision, is_shadow)
+        found = self._counters.get(key)
+        if found is None:
+            found = self._counters[key] = RevisionCounters(revision, is_shadow=is_shadow)
+        return found
+
+    def may_eject(self, state: EndpointState) -> bool:
+        """Whether this replica's revision can do without it, too."""
+        peers = [peer for peer in self.endpoints.values() if peer.endpoint.revision == state.endpoint.revision]
+        out = sum(peer.is_ejected for peer in peers if peer is not state)
+        return may_eject_one_more(len(peers), out, DEFAULT_POLICY)
+
+    def admit(self, now: float) -> None:
+        """Let those in line forward as far as there is room; send them away if there is no hope."""
+        if not self.line:
+            return
+        usable = [state for state in self.endpoints.values() if state.is_usable(now)]
+        if usable:
+            self.line.admit(max(0, sum(state.room for state in usable)) or _probe_room(usable))
+        elif self.route.failure and not self.endpoints:
+            self.line.dismiss(no_replica(self.route))
+
+    def report(self, now: float) -> ServiceTraffic:
+        """What the control plane is told."""
+        return ServiceTraffic(
+            service=self.name,
+            arrivals=self.arrivals,
+            held=len(self.line),
+            retries=self.retries,
+            cache_hits=self.cache_hits,
+            ejections=self.ejections,
+            revisions=tuple(counters.report() for counters in self._counters.values()),
+            replicas=tuple(state.to_replica_load(now) for state in self.endpoints.values()),
+        )
+
+
+class Services:
+    """All services by every name a client may write. version: of the table that is followed."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        """wake: called when a request is held and nobody was before."""
+        self._wake = wake
+        self._services: dict[str, ServiceState] = {}
+        self._names: dict[str, ServiceState] = {}
+        self.table = RouteTable()
+
+    def __iter__(self) -> Iterator[ServiceState]:
+        return iter([*self._services.values()])
+
+    def update(self, table: RouteTable, now: float) -> bool:
+        """Follow a table; False if it is no newer than the one we follow (F-12)."""
+        if table.epoch == self.table.epoch and table.version <= self.table.version and self._services:
+            return False
+        self.table = table
+        known = self._services
+        self._services = {}
+        self._names = {}
+        for route in table.services:
+            service = known.pop(route.service, None)
+            if service is None:
+                service = ServiceState(route, self._wake)
+            else:
+                service.update(route)
+            self._services[route.service] = service
+            for name in (route.service, *route.names):
+                self._names.setdefault(name, service)
+        for gone in known.values():
+            gone.endpoints = {}
+            gone.line.dismiss(ModelNotFound(f"the service {gone.name!r} was deleted", param="model"))
+        self.tick(now)
+        return True
+
+    def tick(self, now: float) -> None:
+        """Look at every line: time alone brings ejected replicas back."""
+        for service in self._services.values():
+            service.admit(now)
+
+    def find(self, name: str) -> ServiceState:
+        """The service that has this name or adapter; without a name the only one there is.
+
+        Raises: ModelNotFound, InvalidRequest.
+        """
+        service = self._names.get(name)
+        if service is not None:
+            return service
+        if name:
+            raise ModelNotFound(self._unknown(name), param="model")
+        if len(self._services) != 1:
+            known = ", ".join(sorted(self._names)[:_MAX_LISTED]) or "none"
+            raise InvalidRequest(
+                f"model is missing, and this gateway has {len(self._services)} services: name one of {known}",
+                param="model",
+            )
+        return next(iter(self._services.values()))
+
+    def addresses(self) -> frozenset[str]:
+        """Where replicas are."""
+        return frozenset(state.endpoint.address for service in self for state in service.endpoints.values())
+
+    def _unknown(self, name: str) -> str:
+        shown = name if len(name) <= 96 else name[:93] + "..."
+        near = difflib.get_close_matches(name[:96], self._names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        known = ", ".join(sorted(self._names)[:_MAX_LISTED]) or "no model"
+        return f"The model `{shown}` does not exist.{hint} This gateway has: {known}."
+
+
+def no_replica(route: ServiceRoute) -> Unavailable:
+    """Why a service cannot answer, when nothing is on its way."""
+    return Unavailable(
+        f"{route.service!r} has no replica: {route.failure}: ask `argosy why {route.service}`",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def _probe_room(usable: list[EndpointState]) -> int:
+    """Replicas that have nothing of ours to finish would never move the line again: they get one each."""
+    return sum(state.in_flight == 0 for state in usable)
