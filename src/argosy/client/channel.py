@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import httpx
 import msgspec
@@ -26,7 +26,7 @@ T = TypeVar("T")
 _CONNECT_SECONDS = 5.0
 _SILENCE_SECONDS = 3 * HEARTBEAT_SECONDS
 _MAX_ERROR_BYTES = 2**20
-_BY_STATUS = {404: NotFound, 429: Overloaded, 500: ArgosyError, 503: Unavailable}
+_BY_STATUS: Mapping[int, type[ArgosyError]] = {404: NotFound, 429: Overloaded, 500: ArgosyError, 503: Unavailable}
 
 
 class _Detail(msgspec.Struct):
@@ -55,8 +55,10 @@ def error_of(status: int, retry_after: str | None, body: bytes) -> ArgosyError:
     kind = next((each for each in _below(ArgosyError) if each.code == detail.reason), _BY_STATUS.get(status))
     if kind is None:
         kind = InvalidRequest if status < 500 else BackendError
-    if kind is Overloaded or kind is Unavailable:
-        return kind(message, retry_after_seconds=_seconds(retry_after))
+    if kind is Overloaded:
+        return Overloaded(message, retry_after_seconds=_seconds(retry_after))
+    if kind is Unavailable:
+        return Unavailable(message, retry_after_seconds=_seconds(retry_after))
     error = kind(message)
     error.param = detail.param
     return error
@@ -159,7 +161,7 @@ class Channel:
 
     def _decoded(self, content: bytes, kind: type[T]) -> T:
         if kind is type(None):
-            return cast(T, None)
+            return None
         try:
             return msgspec.json.decode(content, type=kind)
         except msgspec.DecodeError as exc:
