@@ -14,18 +14,19 @@ from starlette.routing import Route
 from argosy.core.control_spec import GatewaySpec
 from argosy.core.errors import ArgosyError
 from argosy.core.principal import Scope
-from argosy.gateway.call import Call
+from argosy.gateway.accounts import Accounts
 from argosy.gateway.control_link import ControlLink
 from argosy.gateway.dispatch import Dispatcher
 from argosy.gateway.inference import Inference
 from argosy.gateway.models import ServiceModels
-from argosy.gateway.relay import Relay
+from argosy.gateway.relay import Relay, RelayParts
 from argosy.gateway.replica_polls import ReplicaPolls
 from argosy.gateway.reports import Reports
 from argosy.gateway.services import Services
 from argosy.gateway.shadow import Shadows
 from argosy.gateway.transport import Transport
 from argosy.observe.metrics import Metrics
+from argosy.observe.traffic_cells import write_report
 from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.lifecycle import Lifecycle
@@ -57,10 +58,18 @@ class Gateway:
         self.services = Services(self._hurry)
         self.reports = Reports(self.services, clock, spec.report_seconds)
         self.polls = ReplicaPolls(self.services, transport, clock, spec.report_seconds)
-        self._dispatcher = Dispatcher(transport, clock, draw)
-        self._shadows = Shadows(self._dispatcher, clock, draw)
+        dispatcher = Dispatcher(transport, clock, draw)
+        self._shadows = Shadows(dispatcher, clock, draw)
         self._open_relays: set[Relay] = set()
-        inference = Inference(self.services, self._relay, clock, draw)
+        parts = RelayParts(
+            dispatcher=dispatcher,
+            shadows=self._shadows,
+            accounts=Accounts(metrics, clock),
+            clock=clock,
+            open_relays=self._open_relays,
+        )
+        metrics.before_scrape(lambda: write_report(metrics, self.reports.build()))
+        inference = Inference(self.services, parts, draw)
         models = ServiceModels(self.services)
         served = [
             *inference.routes(),
@@ -87,10 +96,6 @@ class Gateway:
         """End every open request now with this error."""
         for relay in [*self._open_relays]:
             relay.stop(error)
-
-    def _relay(self, call: Call) -> Relay:
-        self._shadows.offer(call)
-        return Relay(call, self._dispatcher, self._open_relays, self._clock)
 
     def _hurry(self) -> None:
         self.reports.hurry()

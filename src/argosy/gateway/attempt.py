@@ -24,6 +24,7 @@ class Attempt:
         self.counters = counters
         self.first_at: float | None = None
         self.usage: Usage | None = None
+        self.num_events = 0
         self.has_verdict = False
         self._was_idle = state.in_flight == 0
         self._pending_tokens = max(0, call.prompt_tokens - held_tokens)

@@ -18,7 +18,7 @@ from argosy.core.errors import Forbidden, InvalidRequest
 from argosy.core.inference_service import StickySource
 from argosy.core.principal import Principal, Scope
 from argosy.gateway.call import Call, Caller, require_revision, routing_facts, sticky_caller
-from argosy.gateway.relay import Relay
+from argosy.gateway.relay import Relay, RelayParts
 from argosy.gateway.services import Services, ServiceState
 from argosy.observe.trace import current_traceparent
 from argosy.web.errors import ErrorBody
@@ -31,18 +31,11 @@ _EXAMPLE: dict[str, Any] = {"model": "chat", "messages": [{"role": "user", "cont
 
 
 class Inference:
-    """The routes. answer: makes the response of a call. draw: from [0, 1)."""
+    """The routes. draw: from [0, 1)."""
 
-    def __init__(
-        self,
-        services: Services,
-        answer: Callable[[Call], Relay],
-        clock: Callable[[], float],
-        draw: Callable[[], float],
-    ) -> None:
+    def __init__(self, services: Services, parts: RelayParts, draw: Callable[[], float]) -> None:
         self._services = services
-        self._answer = answer
-        self._clock = clock
+        self._parts = parts
         self._draw = draw
 
     def routes(self) -> list[Route]:
@@ -83,7 +76,7 @@ class Inference:
         return await self._forward(request)
 
     async def _forward(self, request: Request) -> Response:
-        arrived_at = self._clock()
+        arrived_at = self._parts.clock()
         try:
             body = await request.body()
         except ClientDisconnect as exc:
@@ -104,7 +97,7 @@ class Inference:
             revision=_pinned(service, request, principal),
             draw=self._draw(),
         )
-        return self._answer(call)
+        return Relay(call, self._parts)
 
 
 def _pinned(service: ServiceState, request: Request, principal: Principal) -> str:

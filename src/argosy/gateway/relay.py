@@ -12,81 +12,140 @@ holds up `send`, so the answer is not read, so the replica stops; after `stall_s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from argosy.core.errors import ArgosyError, DeadlineExceeded
+from argosy.gateway.accounts import Accounts
 from argosy.gateway.attempt import Attempt
 from argosy.gateway.call import Call
 from argosy.gateway.dispatch import Dispatcher
+from argosy.gateway.response_cache import CachedAnswer, CacheScope, Lead, cache_key
+from argosy.gateway.shadow import Shadows
+from argosy.gateway.traffic_split import choose_revision
 from argosy.gateway.transport import Answer, FailureKind, Headers, ReplicaFailure
 from argosy.gateway.usage import EventFilter, usage_of
 from argosy.web.errors import error_event
 
 # An answer in one piece is kept back up to this size, to be checked; a longer one is passed on as it comes.
 WHOLE_BYTES = 1024 * 1024
+# Longest wait for somebody else's answer to the same request.
+CACHE_WAIT_SECONDS = 60.0
 # What clients get of a replica's headers. The others are about the connection, or the edge writes them.
 _PASSED_ON = frozenset({b"content-type", b"cache-control", b"x-accel-buffering", b"retry-after"})
 
 ListHeaders = list[tuple[bytes, bytes]]
 
 
+class RelayParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What all relays of a gateway share. open_relays: those under way."""
+
+    dispatcher: Dispatcher
+    shadows: Shadows
+    accounts: Accounts
+    clock: Callable[[], float]
+    open_relays: set[Relay]
+
+
 class Sink:
-    """Writes an answer to an ASGI client. has_started: whether it has a byte."""
+    """Writes an answer to an ASGI client, and to a second reader if `lead` is set: the response cache."""
 
     def __init__(self, send: Send, headers: ListHeaders) -> None:
         self._send = send
         self.headers = headers  # the gateway's own, for every answer
-        self.has_started = False
+        self.status = 0
+        self.content_type = b""
         self.is_stream = False
+        self.lead: Lead | None = None
 
-    async def start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+    async def start(self, status: int, headers: ListHeaders) -> None:
         """Send the head."""
-        self.has_started = True
+        self.status, self.content_type = status, _header(headers, b"content-type")
         await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.headers]})
 
     async def write(self, body: bytes) -> None:
         """Send some of the body; waits while the client is behind."""
+        if self.lead is not None:
+            self.lead.feed(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": True})
 
     async def end(self, body: bytes = b"") -> None:
         """Send the last of the body."""
+        if self.lead is not None:
+            self.lead.feed(body)
         await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class Relay(Response):
     """One call, answered. Cancels: the replica's connection is closed."""
 
-    def __init__(self, call: Call, dispatcher: Dispatcher, open_relays: set[Relay], clock: Callable[[], float]) -> None:
+    def __init__(self, call: Call, parts: RelayParts) -> None:
         super().__init__()
         self._call = call
-        self._dispatcher = dispatcher
-        self._open_relays = open_relays
-        self._clock = clock
+        self._parts = parts
+        self._clock = parts.clock
         self._sink: Sink | None = None
+        self._attempt: Attempt | None = None
         self._limit: asyncio.Timeout | None = None
         self._ending: ArgosyError | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Raises: any ArgosyError, if no byte has been sent."""
-        sink = self._sink = Sink(send, [(b"x-argosy-service", self._call.service.name.encode())])
-        self._open_relays.add(self)
+        parts, call = self._parts, self._call
+        account = parts.accounts.open(call)
+        headers = [(b"x-argosy-service", call.service.name.encode()), *parts.accounts.headers(call.caller.principal)]
+        sink = self._sink = Sink(send, headers)
+        parts.open_relays.add(self)
         try:
             async with asyncio.timeout(self._seconds_left()) as self._limit:
-                await self._dispatcher.run(self._call, self)
+                await self._answer(sink, _header(scope["headers"], b"cache-control"))
         except TimeoutError:
             await self._end_with(sink, self._ending or self._deadline_exceeded(), scope["path"])
         except ReplicaFailure as failure:
             await self._end_with(sink, failure, scope["path"])
         finally:
-            self._open_relays.discard(self)
+            parts.open_relays.discard(self)
+            account.close(self._attempt)
+
+    async def _answer(self, sink: Sink, cache_control: bytes) -> None:
+        """From the cache, or from a replica."""
+        cache, call = self._call.service.cache, self._call
+        key = None
+        if cache is not None and (revision := _likely_revision(call)):
+            scope = CacheScope(
+                principal=call.caller.principal.name, service=call.service.name, revision=revision, path=call.path
+            )
+            key = cache_key(scope, call.body, cache_control)
+        if cache is None or key is None:
+            await self._ask(sink)
+            return
+        found = cache.find(key, self._clock()) or await cache.join(key, CACHE_WAIT_SECONDS)
+        if isinstance(found, CachedAnswer):
+            call.service.cache_hits += 1
+            await _send_kept(found, sink)
+            return
+        sink.headers.append((b"x-cache", b"miss"))
+        if found is None:
+            await self._ask(sink)
+            return
+        with found as lead:
+            sink.lead = lead
+            await self._ask(sink)
+            is_from = self._attempt.state.endpoint.revision if self._attempt is not None else ""
+            if sink.status == 200 and is_from == revision:
+                lead.complete(sink.content_type, self._clock())
+
+    async def _ask(self, sink: Sink) -> None:
+        self._parts.shadows.offer(self._call)
+        await self._parts.dispatcher.run(self._call, self)
 
     @property
     def has_started(self) -> bool:
         """Whether the client has a byte."""
-        return self._sink is not None and self._sink.has_started
+        return self._sink is not None and self._sink.status > 0
 
     @property
     def is_late(self) -> bool:
@@ -103,11 +162,7 @@ class Relay(Response):
     async def deliver(self, answer: Answer, attempt: Attempt) -> None:
         """Pass an answer on. Raises: ReplicaFailure."""
         assert self._sink is not None
-        endpoint = attempt.state.endpoint
-        self._sink.headers[1:] = [
-            (b"x-argosy-revision", endpoint.revision.encode()),
-            (b"x-argosy-replica", endpoint.replica.encode()),
-        ]
+        self._attempt = attempt
         if _header(answer.headers, b"content-type").startswith(b"text/event-stream"):
             await self._stream(answer, attempt, self._sink)
         else:
@@ -120,13 +175,14 @@ class Relay(Response):
         if not piece:
             raise ReplicaFailure(FailureKind.INVALID, "the replica's stream is empty")
         sink.is_stream = True
-        await sink.start(answer.status, _passed_on(answer.headers))
+        await sink.start(answer.status, _head(answer, attempt))
         try:
             while piece:
                 last_at = clock()
                 if passed := events.feed(piece):
                     if attempt.first_at is None and b"data:" in passed:
                         attempt.first_byte(last_at)
+                    attempt.num_events += passed.count(b"\n\n")
                     await sink.write(passed)
                 piece = await answer.read()
         except ReplicaFailure:
@@ -154,12 +210,12 @@ class Relay(Response):
             return
         self._judge(answer.status, body, attempt)
         length = (b"content-length", str(len(body)).encode())
-        await sink.start(answer.status, [*_passed_on(answer.headers), length])
+        await sink.start(answer.status, [*_head(answer, attempt), length])
         await sink.end(body)
 
     async def _long(self, begun: bytes, answer: Answer, attempt: Attempt, sink: Sink) -> None:
         """An answer too long to be kept back: embeddings by the thousand."""
-        await sink.start(answer.status, _passed_on(answer.headers))
+        await sink.start(answer.status, _head(answer, attempt))
         await sink.write(begun)
         while piece := await answer.read():
             await sink.write(piece)
@@ -207,5 +263,26 @@ def _header(headers: Headers, wanted: bytes) -> bytes:
     return b""
 
 
-def _passed_on(headers: Headers) -> ListHeaders:
-    return [header for header in headers if header[0] in _PASSED_ON]
+def _head(answer: Answer, attempt: Attempt) -> ListHeaders:
+    """What of a replica's head the client gets, and who answered."""
+    endpoint = attempt.state.endpoint
+    return [
+        *[header for header in answer.headers if header[0] in _PASSED_ON],
+        (b"x-argosy-revision", endpoint.revision.encode()),
+        (b"x-argosy-replica", endpoint.replica.encode()),
+    ]
+
+
+def _likely_revision(call: Call) -> str:
+    """The revision whose kept answers may be given: the one that the weights choose, whether it runs now or not."""
+    if call.revision:
+        return call.revision
+    chosen = choose_revision(call.service.route.revisions, call.draw, call.sticky)
+    return chosen.revision if chosen is not None else ""
+
+
+async def _send_kept(answer: CachedAnswer, sink: Sink) -> None:
+    sink.headers.append((b"x-cache", b"hit"))
+    length = (b"content-length", str(len(answer.body)).encode())
+    await sink.start(200, [(b"content-type", answer.content_type), length])
+    await sink.end(answer.body)

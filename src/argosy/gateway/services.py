@@ -17,6 +17,7 @@ from argosy.gateway.endpoints import EndpointState
 from argosy.gateway.hold import RETRY_AFTER_SECONDS, HoldLine
 from argosy.gateway.outlier import DEFAULT_POLICY, may_eject_one_more
 from argosy.gateway.prefix_index import PrefixIndex
+from argosy.gateway.response_cache import ResponseCache
 from argosy.gateway.retry_budget import RetryBudget
 
 _MAX_LISTED = 10
@@ -31,6 +32,7 @@ class ServiceState:
         self.endpoints: dict[str, EndpointState] = {}
         self.line = HoldLine(route.service, wake)
         self.budget = RetryBudget()
+        self.cache: ResponseCache | None = None
         self.prefixes = PrefixIndex()
         self.arrivals = self.retries = self.cache_hits = self.ejections = 0
         self._counters: dict[tuple[str, bool], RevisionCounters] = {}
@@ -39,6 +41,9 @@ class ServiceState:
     def update(self, route: ServiceRoute) -> None:
         """Follow a new route: replicas that stay keep what is known of them."""
         known = self.endpoints
+        policy = route.policy.cache
+        if policy is None or self.cache is None or policy != self.route.policy.cache:
+            self.cache = None if policy is None else ResponseCache(policy)
         self.route = route
         self.endpoints = {}
         for revision in route.revisions:
