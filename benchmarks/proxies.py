@@ -24,10 +24,10 @@ def fake_replica_server() -> Server:
 
 
 def gateway_server(replica_url: str) -> Server:
-    """`argosy gateway` of this checkout in front of one replica, with a key asked for and usage counted."""
+    """The gateway of this checkout in front of one replica, with a key asked for and usage counted."""
     port = free_port()
-    argv = [sys.executable, "-m", "argosy.cli.main", "gateway", "--port", str(port), "--replica", replica_url]
-    return Server("gateway", argv, port, ready_path="/readyz", environment={"ARGOSY_API_KEY": API_KEY})
+    argv = [sys.executable, "-m", "benchmarks.static_gateway", "--port", str(port), "--replica", replica_url]
+    return Server("gateway", [*argv, "--key", API_KEY], port, ready_path="/readyz", ready_seconds=30)
 
 
 def command_server(command: str, replica_url: str) -> Server:
