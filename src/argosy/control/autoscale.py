@@ -19,16 +19,21 @@ import math
 
 import msgspec
 
+from argosy.control.capacity import costs_of
+from argosy.control.demand import forecast
 from argosy.control.scaling_history import (
     ScalingHistory,
-    Span,
     is_nonsense,
     recent,
     requests_present,
+    with_learning,
     with_sample,
     with_wish,
 )
+from argosy.control.spans import Span
 from argosy.core.scaling import DEFAULT_TARGETS, ScalingDecision, ScalingMetric, ScalingPolicy, ScalingSample
+
+MARGINS = 1.0
 
 
 class ScalingOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,17 +64,21 @@ def desired_replicas(
         sample = msgspec.structs.replace(sample, is_stale=True)
     history = with_sample(history, sample, now, max(policy.window_seconds, policy.panic_window_seconds))
     current = sample.ready_replicas + sample.starting_replicas if history.replicas is None else history.replicas
-    wish = _wish(policy, sample, recent(history, policy.window_seconds), current)
-    wish, history = _with_panic(policy, sample, wish, history)
+    if policy.metric is ScalingMetric.SLO:
+        history = with_learning(history, sample, _target(policy))
+        wish = _slo_wish(policy, sample, history, current)
+    else:
+        wish = _ratio_wish(policy, sample, recent(history, policy.window_seconds), current)
+        wish, history = _with_panic(policy, sample, wish, history)
     wish = _with_doubt(sample, wish, current)
     wish, history = _stabilised(policy, wish, current, history)
     decision = _bounded(policy, sample, wish, history)
     return ScalingOutcome(decision=decision, history=msgspec.structs.replace(history, replicas=decision.replicas))
 
 
-def _wish(policy: ScalingPolicy, sample: ScalingSample, seen: Span, current: int) -> _Wish:
+def _ratio_wish(policy: ScalingPolicy, sample: ScalingSample, seen: Span, current: int) -> _Wish:
     """What the metric asks for, seen over a window."""
-    target = policy.target if policy.target is not None else DEFAULT_TARGETS[policy.metric]
+    target = _target(policy)
     ready = max(sample.ready_replicas, 1)
     match policy.metric:
         case ScalingMetric.QUEUE_LENGTH:
@@ -103,6 +112,27 @@ def _wish(policy: ScalingPolicy, sample: ScalingSample, seen: Span, current: int
     return _Wish(replicas=wished, reason="MetricAsks", message=f"{told}: {_count(wished)} needed")
 
 
+def _slo_wish(policy: ScalingPolicy, sample: ScalingSample, history: ScalingHistory, current: int) -> _Wish:
+    """Replicas whose measured capacity carries the expected work."""
+    costs = costs_of(history.capacity)
+    if costs is None or history.mix.completions <= 0:
+        return _ratio_wish(policy, sample, recent(history, policy.window_seconds), current)
+    demand = forecast(history, costs, policy.window_seconds, policy.slo.ttft_seconds, MARGINS)
+    limit = history.limit.limit
+    needed = (demand.work + demand.margin + demand.backlog) / limit
+    replicas = math.ceil(needed - 1e-9)
+    message = (
+        f"{demand.requests_per_second:.1f} requests/s × {demand.request_seconds * 1000:.0f} ms of a replica each, "
+        f"{demand.margin:.2f} for bursts and {demand.backlog:.2f} for who waits, at a load of at most {limit:.2f}: "
+        f"{needed:.2f} replicas"
+    )
+    return _Wish(replicas=replicas, reason="CapacityAsks", message=message)
+
+
+def _target(policy: ScalingPolicy) -> float:
+    return policy.target if policy.target is not None else DEFAULT_TARGETS[policy.metric]
+
+
 def _seats(sample: ScalingSample) -> float:
     """Requests in flight that a replica may have while its capacity is unknown: half its seats."""
     return max(sample.max_num_seqs / 2, 1.0) if sample.max_num_seqs else DEFAULT_TARGETS[ScalingMetric.CONCURRENCY]
@@ -113,7 +143,7 @@ def _with_panic(
 ) -> tuple[_Wish, ScalingHistory]:
     """In panic the short window may raise the wish and nothing lowers it, until a whole long window was calm."""
     ready = max(sample.ready_replicas, 1)
-    burst = _wish(policy, sample, recent(history, policy.panic_window_seconds), ready)
+    burst = _ratio_wish(policy, sample, recent(history, policy.panic_window_seconds), ready)
     now = history.watched_seconds
     panic_at, most = history.panic_at, history.panic_replicas
     if burst.replicas >= policy.panic_threshold * ready:

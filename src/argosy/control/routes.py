@@ -6,13 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from argosy.control.conditions import SYNCED
 from argosy.control.reasons import ConditionReason
-from argosy.control.running import is_failing
+from argosy.control.running import CRASH_LOOP
 from argosy.core.inference_service import InferenceService, Revision
 from argosy.core.routing import Endpoint, RevisionRoute, ServiceRoute
 from argosy.core.workload import REVISION_LABEL, ReplicaPhase, WorkloadStatus
-
-# A replica that has failed so often in a row will most likely fail again.
-HOPELESS_RESTARTS = 2
 
 
 def service_route(
@@ -55,9 +52,9 @@ def failure_of(service: InferenceService, statuses: Sequence[WorkloadStatus]) ->
     synced = next((each for each in service.status.conditions if each.type == SYNCED), None)
     if not replicas and synced is not None and synced.reason == ConditionReason.UNSCHEDULABLE:
         return synced.message
-    if replicas and all(is_failing(each) and each.restarts >= HOPELESS_RESTARTS for each in replicas):
+    if replicas and all(each.reason == CRASH_LOOP for each in replicas):
         worst = max(replicas, key=lambda each: each.restarts)
-        return f"replica {worst.name} failed {worst.restarts} times: {worst.message or worst.reason}"
+        return f"replica {worst.name} fails again and again: {worst.message or worst.reason}"
     return ""
 
 

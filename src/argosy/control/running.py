@@ -8,7 +8,8 @@ import msgspec
 
 from argosy.core.workload import REVISION_LABEL, ReplicaPhase, ReplicaStatus, WorkloadStatus
 
-_CRASH_LOOP = "CrashLoop"
+# The reason a backend gives a replica that failed several times in a row (docs/events.md).
+CRASH_LOOP = "CrashLoop"
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ def _running(status: WorkloadStatus) -> Running:
             pending += 1
         elif is_failing(replica):
             failing += 1
-            looping += replica.reason == _CRASH_LOOP
+            looping += replica.reason == CRASH_LOOP
         else:
             starting += 1
     return Running(

@@ -13,44 +13,14 @@ import math
 
 import msgspec
 
+from argosy.control.capacity import SIGHT_SECONDS, CapacityEstimate, costs_of, learned
+from argosy.control.load_limit import Answers, LoadLimit, adjusted
+from argosy.control.spans import Span, span_of
 from argosy.core.scaling import ScalingSample
 
 MAX_STEP_SECONDS = 30.0
 SPAN_SECONDS = 1.0
-
-
-class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """A short while: what was counted in it, and the gauges summed over its time.
-
-    end: watched seconds. seconds: how long. …_seconds of a gauge: its value times the time it had it.
-    """
-
-    end: float
-    seconds: float = 0.0
-    arrivals: int = 0
-    completions: int = 0
-    slo_good: int = 0
-    prompt_tokens: int = 0
-    generation_tokens: int = 0
-    started: int = 0
-    queue_seconds: float = 0.0
-    ready_seconds: float = 0.0
-    running_seconds: float = 0.0
-    waiting_seconds: float = 0.0
-    held_seconds: float = 0.0
-    kv_usage_seconds: float = 0.0
-
-    def joined(self, later: Span) -> Span:
-        """This span and the one right after it as one."""
-        counted = {name: getattr(self, name) + getattr(later, name) for name in _SUMMED}
-        return Span(end=later.end, **counted)
-
-    def mean(self, summed: float) -> float:
-        """The mean of a gauge over the span, from its sum over time."""
-        return summed / self.seconds if self.seconds > 0 else 0.0
-
-
-_SUMMED = tuple(name for name in Span.__struct_fields__ if name != "end")
+_MIX_SECONDS = 300.0
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +38,7 @@ class ScalingHistory(msgspec.Struct, frozen=True, kw_only=True):
     falling, rising: past wishes, of which each is lower (higher) than all before it.
     active_at: when the service last had anything to do. panic_at: when load last was far above what is ready;
     None = calm. panic_replicas: the most wished for since panic began.
+    sight: what was seen since the capacity was last learned from. mix: what answers cost of late, faded.
     """
 
     clock_seconds: float | None = None
@@ -79,6 +50,10 @@ class ScalingHistory(msgspec.Struct, frozen=True, kw_only=True):
     active_at: float = 0.0
     panic_at: float | None = None
     panic_replicas: int = 0
+    sight: Span = Span(end=0.0)
+    mix: Span = Span(end=0.0)
+    capacity: CapacityEstimate = CapacityEstimate()
+    limit: LoadLimit = LoadLimit()
 
 
 def with_sample(history: ScalingHistory, sample: ScalingSample, now: float, keep_seconds: float) -> ScalingHistory:
@@ -88,7 +63,7 @@ def with_sample(history: ScalingHistory, sample: ScalingSample, now: float, keep
     is_active = sample.is_stale or sample.arrivals > 0 or requests_present(sample) > 0
     spans = history.spans
     if not sample.is_stale:
-        spans = _appended(spans, _span_of(sample, watched), watched - keep_seconds)
+        spans = _appended(spans, span_of(sample, watched), watched - keep_seconds)
     return msgspec.structs.replace(
         history,
         clock_seconds=now,
@@ -104,6 +79,28 @@ def with_wish(history: ScalingHistory, replicas: int, *, up_seconds: float, down
     falling = [old for old in history.falling if old.at > wish.at - down_seconds and old.replicas > replicas]
     rising = [old for old in history.rising if old.at > wish.at - up_seconds and old.replicas < replicas]
     return msgspec.structs.replace(history, falling=(*falling, wish), rising=(*rising, wish))
+
+
+def with_learning(history: ScalingHistory, sample: ScalingSample, target: float) -> ScalingHistory:
+    """The history wiser by a sample: every few seconds the capacity and the limit of the load are learned anew."""
+    if sample.is_stale:
+        return msgspec.structs.replace(history, sight=Span(end=history.watched_seconds))
+    sight = history.sight.joined(span_of(sample, history.watched_seconds))
+    if sight.seconds < SIGHT_SECONDS:
+        return msgspec.structs.replace(history, sight=sight)
+    limit = history.limit
+    costs = costs_of(history.capacity)
+    if costs is not None and sight.ready_seconds > 0:
+        load = costs.work_seconds(sight.prompt_tokens, sight.generation_tokens) / sight.ready_seconds
+        answers = Answers(seconds=sight.seconds, load=load, completions=sight.completions, slo_good=sight.slo_good)
+        limit = adjusted(limit, answers, target)
+    return msgspec.structs.replace(
+        history,
+        sight=Span(end=history.watched_seconds),
+        mix=history.mix.faded(math.exp(-sight.seconds / _MIX_SECONDS)).joined(sight),
+        capacity=learned(history.capacity, sight),
+        limit=limit,
+    )
 
 
 def recent(history: ScalingHistory, seconds: float) -> Span:
@@ -126,26 +123,6 @@ def is_nonsense(sample: ScalingSample) -> bool:
     """Whether a number is negative, not finite, or an interval has no length (F-13)."""
     numbers = [getattr(sample, name) for name in sample.__struct_fields__ if name not in ("now", "is_stale")]
     return sample.interval_seconds <= 0 or any(number < 0 or not math.isfinite(number) for number in numbers)
-
-
-def _span_of(sample: ScalingSample, end: float) -> Span:
-    seconds = sample.interval_seconds
-    return Span(
-        end=end,
-        seconds=seconds,
-        arrivals=sample.arrivals,
-        completions=sample.completions,
-        slo_good=sample.slo_good,
-        prompt_tokens=sample.prompt_tokens,
-        generation_tokens=sample.generation_tokens,
-        started=sample.started,
-        queue_seconds=sample.queue_seconds,
-        ready_seconds=sample.ready_replicas * seconds,
-        running_seconds=sample.num_requests_running * seconds,
-        waiting_seconds=sample.num_requests_waiting * seconds,
-        held_seconds=sample.num_requests_held * seconds,
-        kv_usage_seconds=sample.kv_cache_usage_ratio * seconds,
-    )
 
 
 def _appended(spans: tuple[Span, ...], span: Span, since: float) -> tuple[Span, ...]:

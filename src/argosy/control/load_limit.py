@@ -1,0 +1,95 @@
+"""How far a replica may be loaded, learned from the SLO: good answers raise the limit, missed ones lower it.
+
+The step is such that the limit rests where exactly the allowed share of answers misses (as in an online quantile):
+an answer within the SLO moves it up by a little, a missed one down by as much as the SLO allows good ones per miss.
+
+Two things keep it honest. It rises only while the load is near it: an idle service proves nothing. And misses that no
+replica could have helped (a prompt that takes longer than the SLO by itself) do not count: they are told by the share
+that misses even where the load is lowest.
+
+Source: Gibbs and Candès 2021, Adaptive Conformal Inference (the step); the rest is measured in docs/autoscaling.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+INITIAL_LIMIT = 0.5
+LEAST_LIMIT, MOST_LIMIT = 0.2, 0.9
+_GAIN = 0.05  # how far the limit rises in one _HORIZON_SECONDS without a miss
+_HORIZON_SECONDS = 300.0
+_LARGEST_STEP = 0.03
+_NEAR_RATIO = 0.75
+_BINS = 10
+_BIN_MEMORY_SECONDS = 1800.0
+_BIN_EVIDENCE = 100.0
+
+
+class LoadLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """limit: the load (0 to 1, see `capacity`) that a replica should not exceed.
+
+    completions, misses: by load in tenths, faded. attained: share of good answers, faded over the horizon; None = none.
+    rate: completions per second, faded likewise.
+    """
+
+    limit: float = INITIAL_LIMIT
+    completions: tuple[float, ...] = (0.0,) * _BINS
+    misses: tuple[float, ...] = (0.0,) * _BINS
+    rate: float = 0.0
+    missed_rate: float = 0.0
+
+    @property
+    def attained(self) -> float | None:
+        """Share of good answers of late."""
+        return 1.0 - self.missed_rate / self.rate if self.rate > 0 else None
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of some seconds at a load."""
+
+    seconds: float
+    load: float
+    completions: float
+    slo_good: float
+
+
+def adjusted(limit: LoadLimit, seen: Answers, target: float) -> LoadLimit:
+    """The limit after some more answers. target: the attainment asked for, 0 to 1."""
+    if seen.completions <= 0 or seen.seconds <= 0:
+        return limit
+    missed = seen.completions - min(seen.slo_good, seen.completions)
+    keep = math.exp(-seen.seconds / _HORIZON_SECONDS)
+    rate = keep * limit.rate + (1 - keep) * seen.completions / seen.seconds
+    completions, misses = _binned(limit, seen, missed)
+    allowed = max(1.0 - target, 1e-4)
+    excess = max(missed - _hopeless_ratio(completions, misses) * seen.completions, 0.0)
+    usual = max(rate * _HORIZON_SECONDS, seen.completions)
+    step = _GAIN * (allowed * seen.completions - excess) / (allowed * usual)
+    if step > 0 and seen.load < _NEAR_RATIO * limit.limit:
+        step = 0.0
+    moved = limit.limit + min(max(step, -_LARGEST_STEP), _LARGEST_STEP)
+    return LoadLimit(
+        limit=min(max(moved, LEAST_LIMIT), MOST_LIMIT),
+        completions=completions,
+        misses=misses,
+        rate=rate,
+        missed_rate=keep * limit.missed_rate + (1 - keep) * missed / seen.seconds,
+    )
+
+
+def _binned(limit: LoadLimit, seen: Answers, missed: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    keep = math.exp(-seen.seconds / _BIN_MEMORY_SECONDS)
+    here = min(max(int(seen.load * _BINS), 0), _BINS - 1)
+    completions = [keep * old for old in limit.completions]
+    misses = [keep * old for old in limit.misses]
+    completions[here] += seen.completions
+    misses[here] += missed
+    return tuple(completions), tuple(misses)
+
+
+def _hopeless_ratio(completions: tuple[float, ...], misses: tuple[float, ...]) -> float:
+    """The share that misses at whichever load it is least: more replicas do not help those."""
+    shares = [missed / count for count, missed in zip(completions, misses, strict=True) if count >= _BIN_EVIDENCE]
+    return min(shares, default=0.0)
