@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from argosy.observe.metrics import METRICS, TOKEN_BUCKETS, MetricKind, Metrics
+from argosy.observe.metric import MetricKind
+from argosy.observe.metrics import METRICS, Metrics
+from argosy.observe.replica_metrics import TOKEN_BUCKETS
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
 

@@ -51,7 +51,8 @@ class RevisionTraffic(msgspec.Struct, frozen=True, kw_only=True):
     """What a gateway saw of one revision. ttft_counts, tpot_counts: answers per bucket of LATENCY_BOUNDS_SECONDS.
 
     started: requests that had a first byte; queue_seconds: sum of their time until then, less the service time that
-    the same prompt takes on an idle replica as far as it is known. is_shadow: copies only.
+    the same prompt takes on an idle replica as far as it is known. is_shadow: copies only. ttft_seconds, tpot_seconds:
+    sums over the answers in the buckets.
     """
 
     revision: str
@@ -67,6 +68,8 @@ class RevisionTraffic(msgspec.Struct, frozen=True, kw_only=True):
     generation_tokens: int = 0
     ttft_counts: tuple[int, ...] = ()
     tpot_counts: tuple[int, ...] = ()
+    ttft_seconds: float = 0.0
+    tpot_seconds: float = 0.0
 
 
 class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,13 +84,17 @@ class ReplicaLoad(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway saw of one service. held: requests that wait for a replica now. cache_hits: from memory."""
+    """What a gateway saw of one service. held: requests that wait for a replica now. cache_hits: from memory.
+
+    ejections: how often a replica was taken out of rotation.
+    """
 
     service: str
     arrivals: int = 0
     held: int = 0
     retries: int = 0
     cache_hits: int = 0
+    ejections: int = 0
     revisions: tuple[RevisionTraffic, ...] = ()
     replicas: tuple[ReplicaLoad, ...] = ()
 

@@ -1,24 +1,19 @@
 """Every metric of Argosy, in one table, and the cells that hold their values.
 
-Names, labels and buckets are vLLM's where vLLM has them, so that routers, autoscalers and dashboards made for it work
-unchanged. Values live in plain cells (an attribute addition, a bisection) instead of prometheus-client's locked
-ones, because some are touched per token; all of them are written and read on the event loop's thread only.
-prometheus-client writes the exposition format.
+The rows stand beside this file: `replica_metrics.py`, `gateway_metrics.py`, `control_metrics.py`. Values live in plain
+cells (an attribute addition, a bisection) instead of prometheus-client's locked ones, because some are touched per
+token; all of them are written and read on the event loop's thread only. prometheus-client writes the exposition format.
 
 A label's values come from bounded sets: the model registry, the route table, the enums of the table below. What a
-client sends never becomes a label (D-35); should one slip through, a metric keeps at most `_MAX_SERIES` series.
-
-Source: names and buckets, vLLM 0.32 `vllm/v1/metrics`; http_* as prometheus-fastapi-instrumentator writes them.
+client sends never becomes a label (D-35); should one slip through, a metric keeps at most `max_series` series.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from enum import StrEnum
 from typing import TypeVar
 
-import msgspec
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -30,139 +25,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from argosy.observe.control_metrics import CONTROL_METRICS
+from argosy.observe.gateway_metrics import GATEWAY_METRICS
+from argosy.observe.metric import Metric
+from argosy.observe.replica_metrics import REPLICA_METRICS
+
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-_MAX_SERIES = 1000
 
-FIRST_TOKEN_BUCKETS = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-    160.0, 640.0, 2560.0,
-)  # fmt: skip
-TOKEN_BUCKETS = (
-    0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
-)  # fmt: skip
-REQUEST_BUCKETS = (
-    0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0, 960.0,
-    1920.0, 7680.0,
-)  # fmt: skip
-COUNT_BUCKETS = (
-    1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0, 20000.0, 50000.0,
-    100000.0,
-)  # fmt: skip
-ANSWER_BUCKETS = (1.0, 2.0, 5.0, 10.0, 20.0)
-HTTP_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-FINISHED_REASONS = ("stop", "length", "abort", "error", "repetition", "tool_calls")
-REJECTION_REASONS = ("queue_full", "queue_timeout", "deadline")
-
-
-class MetricKind(StrEnum):
-    """How a metric's value moves."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table."""
-
-    name: str
-    kind: MetricKind
-    unit: str
-    help: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-    @property
-    def exposed_name(self) -> str:
-        """What a scrape shows: a counter's name ends in `_total`, as Prometheus wants it."""
-        return f"{self.name}_total" if self.kind is MetricKind.COUNTER else self.name
-
-
-_MODEL = ("model_name", "engine")
-
-
-def _counter(name: str, unit: str, help_: str, labels: tuple[str, ...] = _MODEL) -> Metric:
-    return Metric(name=name, kind=MetricKind.COUNTER, unit=unit, help=help_, labels=labels)
-
-
-def _gauge(name: str, unit: str, help_: str, labels: tuple[str, ...] = _MODEL) -> Metric:
-    return Metric(name=name, kind=MetricKind.GAUGE, unit=unit, help=help_, labels=labels)
-
-
-def _histogram(
-    name: str, unit: str, help_: str, buckets: tuple[float, ...], labels: tuple[str, ...] = _MODEL
-) -> Metric:
-    return Metric(name=name, kind=MetricKind.HISTOGRAM, unit=unit, help=help_, labels=labels, buckets=buckets)
-
-
-METRICS: tuple[Metric, ...] = (
-    _gauge("vllm:num_requests_running", "requests", "Sequences in the engine's batch now."),
-    _gauge("vllm:num_requests_waiting", "requests", "Requests waiting: for a permit, or inside the engine."),
-    _gauge("vllm:kv_cache_usage_perc", "ratio", "Share of the KV cache in use, 0 to 1."),
-    _gauge(
-        "vllm:lora_requests_info",
-        "timestamp",
-        "Adapters with running and with waiting requests; max_lora is how many are loaded.",
-        ("max_lora", "waiting_lora_adapters", "running_lora_adapters"),
-    ),
-    _gauge(
-        "vllm:cache_config_info",
-        "constant 1",
-        "How the KV cache is set up.",
-        ("model_name", "engine", "kv_cache_tokens", "max_model_len", "max_num_seqs"),
-    ),
-    _counter("vllm:prompt_tokens", "tokens", "Prompt tokens of answered requests."),
-    _counter("vllm:prompt_tokens_cached", "tokens", "Prompt tokens taken from the prefix cache."),
-    _counter("vllm:generation_tokens", "tokens", "Generated tokens."),
-    _counter(
-        "vllm:request_success", "answers", "Answers by how they ended.", (*_MODEL, "finished_reason")
-    ),
-    _counter("vllm:num_preemptions", "preemptions", "Sequences pushed out of the KV cache and recomputed."),
-    _counter("vllm:prefix_cache_queries", "tokens", "Prompt tokens looked up in the prefix cache."),
-    _counter("vllm:prefix_cache_hits", "tokens", "Prompt tokens found in the prefix cache."),
-    _counter(
-        "vllm:admission_rejections", "requests", "Requests refused before they ran.", ("model_name", "reason")
-    ),
-    _histogram(
-        "vllm:time_to_first_token_seconds", "seconds", "Arrival to first token.", FIRST_TOKEN_BUCKETS
-    ),
-    _histogram(
-        "vllm:inter_token_latency_seconds", "seconds", "Gap between engine steps of a request.", TOKEN_BUCKETS
-    ),
-    _histogram(
-        "vllm:request_time_per_output_token_seconds",
-        "seconds",
-        "Mean gap between tokens of a request.",
-        TOKEN_BUCKETS,
-    ),
-    _histogram("vllm:e2e_request_latency_seconds", "seconds", "Arrival to end.", REQUEST_BUCKETS),
-    _histogram("vllm:request_queue_time_seconds", "seconds", "Arrival to permit.", REQUEST_BUCKETS),
-    _histogram("vllm:request_prefill_time_seconds", "seconds", "Permit to first token.", REQUEST_BUCKETS),
-    _histogram("vllm:request_decode_time_seconds", "seconds", "First to last token.", REQUEST_BUCKETS),
-    _histogram("vllm:request_inference_time_seconds", "seconds", "Permit to last token.", REQUEST_BUCKETS),
-    _histogram("vllm:request_prompt_tokens", "tokens", "Prompt tokens of a request.", COUNT_BUCKETS),
-    _histogram("vllm:request_generation_tokens", "tokens", "Generated tokens of a request.", COUNT_BUCKETS),
-    _histogram("vllm:request_params_n", "answers", "Answers a request asked for.", ANSWER_BUCKETS),
-    _histogram("vllm:request_params_max_tokens", "tokens", "max_tokens of a request.", COUNT_BUCKETS),
-    _counter("http_requests", "requests", "HTTP responses.", ("handler", "method", "status")),
-    _histogram(
-        "http_request_duration_seconds",
-        "seconds",
-        "First byte in to last byte out.",
-        HTTP_BUCKETS,
-        ("handler", "method"),
-    ),
-    _gauge("argosy_http_requests_in_flight", "requests", "HTTP requests being answered now.", ()),
-    _counter(
-        "argosy_client_disconnects", "requests", "Requests whose client went away, or read too slowly.", ("reason",)
-    ),
-    _counter(
-        "argosy_api_keys_reload_failures", "changes", "Changes of the API key file that could not be used.", ()
-    ),
-    _gauge("argosy_start_phase_seconds", "seconds", "How long each phase of the start took.", ("phase",)),
-    _gauge("argosy_build_info", "constant 1", "The running version.", ("version",)),
-)  # fmt: skip
+METRICS: tuple[Metric, ...] = (*REPLICA_METRICS, *GATEWAY_METRICS, *CONTROL_METRICS)
 
 
 class Counter:
@@ -251,12 +121,19 @@ class Metrics:
         return self._cell(self._histograms, name, labels, lambda: Histogram(self._table[name].buckets))
 
     def clear(self, name: str) -> None:
-        """Forget a gauge whose labels are its value (vLLM's `…_info` metrics), before writing it anew."""
-        self._gauges.pop(name, None)
+        """Forget all series of a metric, before a hook writes those there are now anew."""
+        for cells in (self._gauges, self._counters, self._histograms):
+            cells.pop(name, None)
 
     def before_scrape(self, hook: Callable[[], None]) -> None:
         """Call `hook` each time before values are read."""
         self._hooks.append(hook)
+
+    def expose_own(self) -> bytes:
+        """The metrics of the table alone, without those of the process and of Python."""
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self)
+        return generate_latest(registry)
 
     def expose(self) -> bytes:
         """Everything, in Prometheus' text format."""
@@ -281,7 +158,7 @@ class Metrics:
             metric = self._table[name]
             if len(labels) != len(metric.labels):
                 raise ValueError(f"{name} has labels {metric.labels}, got {labels}")
-            if len(series) >= _MAX_SERIES:
+            if len(series) >= metric.max_series:
                 labels = ("other",) * len(labels)
             cell = series.setdefault(labels, make())
         return cell

@@ -7,7 +7,8 @@ from collections import Counter as Counts
 from collections.abc import Iterable
 
 from argosy.core.engine import EngineInfo, EngineStats
-from argosy.observe.metrics import FINISHED_REASONS, REJECTION_REASONS, Counter, Gauge, Histogram, Metrics
+from argosy.observe.metrics import Counter, Gauge, Histogram, Metrics
+from argosy.observe.replica_metrics import FINISHED_REASONS, REJECTION_REASONS
 from argosy.serving.delta import Usage
 from argosy.serving.options import PreparedRequest
 from argosy.serving.timings import Timings

@@ -1,0 +1,213 @@
+r"""Several scrapes become one: Prometheus text in, Prometheus text out. Pure.
+
+    merge([Scrape(text=…, labels={"service": "chat", "revision": "v1", "replica": "chat-v1-abcde"}), …])
+
+Prometheus wants every family once, its lines together, and no series twice; and it throws a whole scrape away if one
+line is wrong. So each source is read strictly and alone: one that cannot be read is left out and named, the others
+stay. The labels of a source rule; if its own text uses one of their names, that becomes `exported_…`, as Prometheus
+does it (honor_labels: false), so no replica can speak in another's name.
+
+What a source may add is bounded: samples in all, and the set of label names we give; its values are its own business
+and were bounded where they were made (D-35). Timestamps and exemplars are dropped: what is merged is of now.
+
+Source: the text-based exposition format 0.0.4 (prometheus.io/docs/instrumenting/exposition_formats).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+MAX_SAMPLES = 200_000
+_MAX_LINE_CHARACTERS = 16_384
+
+_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\["\\n])*)"\s*(,?)')
+_VALUE = re.compile(r"[ \t]*([+-]?(?:Inf|inf|NaN|nan|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))(?:[ \t]+-?\d+)?[ \t]*")
+_COMMENT = re.compile(r"#[ \t]+(HELP|TYPE)[ \t]+([a-zA-Z_:][a-zA-Z0-9_:]*)(?:[ \t]+(.*))?")
+_SUFFIXES = {
+    "counter": ("", "_total", "_created"),
+    "gauge": ("",),
+    "untyped": ("",),
+    "histogram": ("_bucket", "_sum", "_count", "_created"),
+    "summary": ("", "_sum", "_count", "_created"),
+}
+
+
+class Scrape(msgspec.Struct, frozen=True, kw_only=True):
+    """What one source answered, and the labels its samples get."""
+
+    text: str
+    labels: Mapping[str, str]
+
+
+class Merged(msgspec.Struct, frozen=True, kw_only=True):
+    """One scrape of all. problems: why a source could not be read, by its index. dropped: samples left out."""
+
+    text: str
+    problems: dict[int, str]
+    dropped: int
+
+
+class _Sample(msgspec.Struct, frozen=True):
+    name: str
+    labels: tuple[tuple[str, str], ...]
+    value: str
+
+
+class _Family(msgspec.Struct):
+    name: str
+    kind: str = "untyped"
+    help: str = ""
+    samples: list[_Sample] = msgspec.field(default_factory=list)
+
+
+class _Unreadable(Exception):
+    """A line that is not of the format. Never leaves this module."""
+
+
+def merge(scrapes: Sequence[Scrape], max_samples: int = MAX_SAMPLES) -> Merged:
+    """All sources as one. Of families with the same name and another type, the first type stays."""
+    families: dict[str, _Family] = {}
+    series: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+    names: dict[str, str] = {}
+    problems: dict[int, str] = {}
+    dropped = 0
+    for index, scrape in enumerate(scrapes):
+        try:
+            found = _read(scrape.text)
+        except _Unreadable as error:
+            problems[index] = str(error)
+            continue
+        for family in found.values():
+            into = _family_for(family, families, names)
+            for sample in family.samples:
+                labels = _labelled(sample.labels, scrape.labels)
+                key = (sample.name, tuple(sorted(labels)))
+                if into is None or key in series or len(series) >= max_samples:
+                    dropped += 1
+                    continue
+                series.add(key)
+                into.samples.append(_Sample(sample.name, labels, sample.value))
+    return Merged(text="".join(_written(families)), problems=problems, dropped=dropped)
+
+
+def _family_for(family: _Family, families: dict[str, _Family], names: dict[str, str]) -> _Family | None:
+    """Where its samples go; None if its type, or a sample's name, belongs to another family already."""
+    known = families.get(family.name)
+    if known is not None:
+        return known if known.kind == family.kind else None
+    own = {family.name + suffix for suffix in _SUFFIXES[family.kind]} | {family.name}
+    if any(names.get(name, family.name) != family.name for name in own):
+        return None
+    names.update(dict.fromkeys(own, family.name))
+    families[family.name] = made = _Family(name=family.name, kind=family.kind, help=family.help)
+    return made
+
+
+def _labelled(own: tuple[tuple[str, str], ...], given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    taken = {name for name, _ in own} | given.keys()
+    labels = list(given.items())
+    for name, value in own:
+        shown = name
+        while shown in given or (shown != name and shown in taken):
+            shown = f"exported_{shown}"
+        taken.add(shown)
+        labels.append((shown, value))
+    return tuple(labels)
+
+
+def _written(families: Mapping[str, _Family]) -> Iterator[str]:
+    for family in families.values():
+        if not family.samples:
+            continue
+        if family.help:
+            yield f"# HELP {family.name} {family.help}\n"
+        yield f"# TYPE {family.name} {family.kind}\n"
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in sample.labels)
+            yield f"{sample.name}{{{labels}}} {sample.value}\n" if labels else f"{sample.name} {sample.value}\n"
+
+
+def _read(text: str) -> dict[str, _Family]:
+    """The families of one source. Raises: _Unreadable."""
+    families: dict[str, _Family] = {}
+    owners: dict[str, _Family] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        line = line.strip(" \t\r")
+        if len(line) > _MAX_LINE_CHARACTERS:
+            raise _Unreadable(f"line {number} has {len(line)} characters, more than {_MAX_LINE_CHARACTERS}")
+        if not line:
+            continue
+        if line.startswith("#"):
+            _read_comment(line, number, families, owners)
+            continue
+        sample = _read_sample(line, number)
+        family = owners.get(sample.name)
+        if family is None:
+            family = owners[sample.name] = families.setdefault(sample.name, _Family(name=sample.name))
+        family.samples.append(sample)
+    return families
+
+
+def _read_comment(line: str, number: int, families: dict[str, _Family], owners: dict[str, _Family]) -> None:
+    found = _COMMENT.fullmatch(line)
+    if found is None:
+        return
+    word, name, rest = found.group(1), found.group(2), (found.group(3) or "").strip()
+    family = families.setdefault(name, _Family(name=name))
+    if word == "HELP":
+        family.help = rest
+        return
+    if rest not in _SUFFIXES:
+        raise _Unreadable(f"line {number}: {rest[:32]!r} is not a type")
+    if family.samples or family.kind not in ("untyped", rest):
+        raise _Unreadable(f"line {number}: the type of {name} comes twice, or after its samples")
+    family.kind = rest
+    for suffix in _SUFFIXES[rest]:
+        if owners.setdefault(name + suffix, family) is not family:
+            raise _Unreadable(f"line {number}: {name + suffix} belongs to {owners[name + suffix].name}")
+
+
+def _read_sample(line: str, number: int) -> _Sample:
+    found = _NAME.match(line)
+    if found is None:
+        raise _Unreadable(f"line {number} begins with no name: {line[:32]!r}")
+    at = found.end()
+    while line[at : at + 1] in (" ", "\t"):
+        at += 1
+    labels: tuple[tuple[str, str], ...] = ()
+    if line[at : at + 1] == "{":
+        labels, at = _read_labels(line, at + 1, number)
+    value = _VALUE.fullmatch(line, at)
+    if value is None:
+        raise _Unreadable(f"line {number} has no value: {line[at : at + 32]!r}")
+    return _Sample(found.group(), labels, value.group(1))
+
+
+def _read_labels(line: str, at: int, number: int) -> tuple[tuple[tuple[str, str], ...], int]:
+    labels: dict[str, str] = {}
+    has_more = True
+    while has_more and (found := _LABEL.match(line, at)):
+        name, value, comma = found.groups()
+        if name in labels:
+            raise _Unreadable(f"line {number} has the label {name} twice")
+        labels[name] = _unescaped(value)
+        at, has_more = found.end(), bool(comma)
+    while line[at : at + 1] in (" ", "\t"):
+        at += 1
+    if line[at : at + 1] != "}":
+        raise _Unreadable(f"line {number} has labels that cannot be read")
+    return tuple(labels.items()), at + 1
+
+
+def _unescaped(value: str) -> str:
+    if "\\" not in value:
+        return value
+    return re.sub(r'\\(["\\n])', lambda found: "\n" if found.group(1) == "n" else found.group(1), value)
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -1,0 +1,49 @@
+"""What a metric is: one row of the tables beside this file, and how a row is written down."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+MAX_SERIES = 1_000
+
+
+class MetricKind(StrEnum):
+    """How a metric's value moves."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the table. max_series: sets of label values it keeps apart; what comes after is counted as `other`."""
+
+    name: str
+    kind: MetricKind
+    unit: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+    max_series: int = MAX_SERIES
+
+    @property
+    def exposed_name(self) -> str:
+        """What a scrape shows: a counter's name ends in `_total`, as Prometheus wants it."""
+        return f"{self.name}_total" if self.kind is MetricKind.COUNTER else self.name
+
+
+def counter(name: str, unit: str, help_: str, labels: tuple[str, ...]) -> Metric:
+    """A row that only grows. Its exposed name ends in `_total`."""
+    return Metric(name=name, kind=MetricKind.COUNTER, unit=unit, help=help_, labels=labels)
+
+
+def gauge(name: str, unit: str, help_: str, labels: tuple[str, ...]) -> Metric:
+    """A row that moves both ways."""
+    return Metric(name=name, kind=MetricKind.GAUGE, unit=unit, help=help_, labels=labels)
+
+
+def histogram(name: str, unit: str, help_: str, buckets: tuple[float, ...], labels: tuple[str, ...]) -> Metric:
+    """A row that counts observations by bucket."""
+    return Metric(name=name, kind=MetricKind.HISTOGRAM, unit=unit, help=help_, labels=labels, buckets=buckets)
