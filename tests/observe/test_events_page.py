@@ -12,7 +12,7 @@ from argosy.control.reasons import ConditionReason, EventReason
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "events.md").read_text(encoding="utf-8")
 _WORD = r'"([A-Z][a-z]+(?:[A-Z][a-z]+)*)"'
-_GIVEN = re.compile(rf"(?:reason=|reason = |\b[A-Z_]+: \(|_for\(|ReplicaPhase\.[A-Z]+, |\bor \(){_WORD}")
+_GIVEN = re.compile(rf"(?:reason=|reason = |\b[A-Z_]+: \(|_for\(|_rest\(|ReplicaPhase\.[A-Z]+, |\bor \(){_WORD}")
 
 
 @pytest.mark.parametrize("words", [EventReason, ConditionReason], ids=lambda words: words.__name__)

@@ -192,8 +192,8 @@ def _read_labels(line: str, at: int, number: int) -> tuple[tuple[tuple[str, str]
     has_more = True
     while has_more and (found := _LABEL.match(line, at)):
         name, value, comma = found.groups()
-        if name in labels:
-            raise _Unreadable(f"line {number} has the label {name} twice")
+        if name in labels or name.startswith("__"):
+            raise _Unreadable(f"line {number} has the label {name} twice, or it is Prometheus' own")
         labels[name] = _unescaped(value)
         at, has_more = found.end(), bool(comma)
     while line[at : at + 1] in (" ", "\t"):
