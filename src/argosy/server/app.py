@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import resources
+
 import msgspec
 from starlette.routing import Route
 
@@ -12,12 +14,12 @@ from argosy.core.principal import Scope
 from argosy.core.serve_spec import ServeSpec
 from argosy.observe.metrics import Metrics
 from argosy.protocols import PROTOCOLS
-from argosy.server.chat_page import Page
 from argosy.server.replica import Replica
 from argosy.server.replica_state import ReplicaState
 from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.operations import Operations
+from argosy.web.pages import Page
 from argosy.web.paths import Paths
 
 _PATHS = Paths(
@@ -43,7 +45,11 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
     for name in PROTOCOLS:
         served += resolve(PROTOCOLS, name, "protocol")(replica.registry)
     served += ReplicaState(replica).routes()
-    routes = [*served, *Page().routes(), *Operations(replica, metrics, _ABOUT).routes(served)]
+    routes = [
+        *served,
+        *Page(resources.files("argosy.server") / "page").routes(),
+        *Operations(replica, metrics, _ABOUT).routes(served),
+    ]
     settings = EdgeSettings(
         door=door_for(spec, load_keys(spec, metrics), _PATHS),
         max_body_bytes=spec.limits.max_body_bytes,

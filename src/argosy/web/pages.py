@@ -1,4 +1,4 @@
-"""The chat page: static files of this package at `/` and `/assets/…`, under a policy that allows nothing foreign.
+"""A page for browsers: the files of a directory at `/` and `/assets/…`, under a policy that allows nothing foreign.
 
 Files are read once, at start, into a table of names; a request can only name an entry of that table, so there is no
 path to traverse and no link to follow (D-21).
@@ -7,7 +7,6 @@ path to traverse and no link to follow (D-21).
 from __future__ import annotations
 
 import hashlib
-from importlib import resources
 from importlib.resources.abc import Traversable
 
 import msgspec
@@ -44,9 +43,8 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
 class Page:
     """The files of one directory as routes."""
 
-    def __init__(self, directory: Traversable | None = None) -> None:
-        root = directory if directory is not None else resources.files("argosy.server") / "page"
-        self._assets = dict(_read(root, "")) if root.is_dir() else {}
+    def __init__(self, directory: Traversable) -> None:
+        self._assets = dict(_read(directory, "")) if directory.is_dir() else {}
 
     def routes(self) -> list[Route]:
         """`/` and `/assets/{name}`; none if there is no page."""
@@ -65,7 +63,7 @@ class Page:
     def _send(self, request: Request, name: str) -> Response:
         asset = self._assets.get(name)
         if asset is None:
-            raise HTTPException(404, "the chat page has no such file")
+            raise HTTPException(404, "this page has no such file")
         headers = {
             "content-type": asset.content_type,
             "content-security-policy": _POLICY,
