@@ -62,4 +62,4 @@ def is_same_command(one: Workload, other: Workload) -> bool:
 
 
 def _started_by(workload: Workload) -> tuple[object, ...]:
-    return (workload.argv, workload.env, workload.resources)
+    return (workload.argv, workload.env, workload.resources, workload.port)

@@ -32,8 +32,8 @@ class Launcher:
         return f"{self._identity}/"
 
     def intent(self, record: ReplicaRecord, taken_ports: set[int]) -> ReplicaRecord:
-        """The record of the replica's next start: new token, free port, next number. Raises: BackendError."""
-        port = free_port(taken_ports)
+        """The record of the replica's next start: new token, its port or a free one, next number. Raises: BackendError."""
+        port = record.workload.port or free_port(taken_ports)
         program = standby_program(record.workload)
         standby = self.standby.take(program) if program is not None else None
         if standby is None:
