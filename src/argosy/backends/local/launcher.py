@@ -32,7 +32,7 @@ class Launcher:
         return f"{self._identity}/"
 
     def intent(self, record: ReplicaRecord, taken_ports: set[int]) -> ReplicaRecord:
-        """The record of the replica's next start: new token, its port or a free one, next number. Raises: BackendError."""
+        """The record of the replica's next start: new token, own or free port, next number. Raises: BackendError."""
         port = record.workload.port or free_port(taken_ports)
         program = standby_program(record.workload)
         standby = self.standby.take(program) if program is not None else None
