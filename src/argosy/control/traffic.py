@@ -159,6 +159,10 @@ class TrafficLedger:
         at, first = rows[0]
         return now - at, _difference(self.totals(service), first)
 
+    def reports(self, now: float) -> dict[str, GatewayReport]:
+        """The last report of each gateway that is not silent."""
+        return {name: view.report for name, view in self._gateways.items() if now - view.at <= self._stale_seconds}
+
     def snapshot(self, service: str, now: float) -> None:
         """Remember the totals of now, for `recent`."""
         rows = self._snapshots.setdefault(service, deque(maxlen=_SNAPSHOTS))

@@ -48,7 +48,7 @@ _ROWS: tuple[Metric, ...] = (
     gauge("argosy_control_figures_stale", "0 or 1", "Whether figures are missing, so that no number may fall.", ()),
     gauge("argosy_scrape_up", "0 or 1", "Whether the metrics of this source are in this scrape.", _SOURCE),
     gauge("argosy_scrape_seconds", "seconds", "How long collecting all sources took.", ()),
-    gauge("argosy_scrape_dropped_samples", "samples", "Samples left out: duplicates, wrong types, too many.", ()),
+    counter("argosy_scrape_dropped_samples", "samples", "Samples left out: twice, wrong types, too many.", ()),
 )  # fmt: skip
 
 CONTROL_METRICS: tuple[Metric, ...] = tuple(msgspec.structs.replace(row, max_series=_MAX_SERIES) for row in _ROWS)

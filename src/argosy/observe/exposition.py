@@ -16,7 +16,7 @@ Source: the text-based exposition format 0.0.4 (prometheus.io/docs/instrumenting
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -64,34 +64,56 @@ class _Family(msgspec.Struct):
     samples: list[_Sample] = msgspec.field(default_factory=list)
 
 
-class _Unreadable(Exception):
-    """A line that is not of the format. Never leaves this module."""
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """A scrape that was read: its families by name, and the labels its samples get."""
+
+    families: dict[str, _Family]
+    labels: Mapping[str, str]
 
 
-def merge(scrapes: Sequence[Scrape], max_samples: int = MAX_SAMPLES) -> Merged:
-    """All sources as one. Of families with the same name and another type, the first type stays."""
+class Unreadable(Exception):
+    """A line that is not of the format; the message says which."""
+
+
+def read(scrape: Scrape) -> Source:
+    """One source. Raises: Unreadable."""
+    return Source(families=_read(scrape.text), labels=scrape.labels)
+
+
+def join(sources: Iterable[Source], max_samples: int = MAX_SAMPLES) -> tuple[str, int]:
+    """All sources as one text, and how many samples were left out.
+
+    Of families with the same name and another type, the first type stays.
+    """
     families: dict[str, _Family] = {}
     series: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
     names: dict[str, str] = {}
-    problems: dict[int, str] = {}
     dropped = 0
-    for index, scrape in enumerate(scrapes):
-        try:
-            found = _read(scrape.text)
-        except _Unreadable as error:
-            problems[index] = str(error)
-            continue
-        for family in found.values():
+    for source in sources:
+        for family in source.families.values():
             into = _family_for(family, families, names)
             for sample in family.samples:
-                labels = _labelled(sample.labels, scrape.labels)
+                labels = _labelled(sample.labels, source.labels)
                 key = (sample.name, tuple(sorted(labels)))
                 if into is None or key in series or len(series) >= max_samples:
                     dropped += 1
                     continue
                 series.add(key)
                 into.samples.append(_Sample(sample.name, labels, sample.value))
-    return Merged(text="".join(_written(families)), problems=problems, dropped=dropped)
+    return "".join(_written(families)), dropped
+
+
+def merge(scrapes: Sequence[Scrape], max_samples: int = MAX_SAMPLES) -> Merged:
+    """Read and join; sources that cannot be read are named."""
+    sources: list[Source] = []
+    problems: dict[int, str] = {}
+    for index, scrape in enumerate(scrapes):
+        try:
+            sources.append(read(scrape))
+        except Unreadable as error:
+            problems[index] = str(error)
+    text, dropped = join(sources, max_samples)
+    return Merged(text=text, problems=problems, dropped=dropped)
 
 
 def _family_for(family: _Family, families: dict[str, _Family], names: dict[str, str]) -> _Family | None:
@@ -132,13 +154,13 @@ def _written(families: Mapping[str, _Family]) -> Iterator[str]:
 
 
 def _read(text: str) -> dict[str, _Family]:
-    """The families of one source. Raises: _Unreadable."""
+    """The families of one source. Raises: Unreadable."""
     families: dict[str, _Family] = {}
     owners: dict[str, _Family] = {}
     for number, line in enumerate(text.split("\n"), 1):
         line = line.strip(" \t\r")
         if len(line) > _MAX_LINE_CHARACTERS:
-            raise _Unreadable(f"line {number} has {len(line)} characters, more than {_MAX_LINE_CHARACTERS}")
+            raise Unreadable(f"line {number} has {len(line)} characters, more than {_MAX_LINE_CHARACTERS}")
         if not line:
             continue
         if line.startswith("#"):
@@ -162,19 +184,19 @@ def _read_comment(line: str, number: int, families: dict[str, _Family], owners: 
         family.help = rest
         return
     if rest not in _SUFFIXES:
-        raise _Unreadable(f"line {number}: {rest[:32]!r} is not a type")
+        raise Unreadable(f"line {number}: {rest[:32]!r} is not a type")
     if family.samples or family.kind not in ("untyped", rest):
-        raise _Unreadable(f"line {number}: the type of {name} comes twice, or after its samples")
+        raise Unreadable(f"line {number}: the type of {name} comes twice, or after its samples")
     family.kind = rest
     for suffix in _SUFFIXES[rest]:
         if owners.setdefault(name + suffix, family) is not family:
-            raise _Unreadable(f"line {number}: {name + suffix} belongs to {owners[name + suffix].name}")
+            raise Unreadable(f"line {number}: {name + suffix} belongs to {owners[name + suffix].name}")
 
 
 def _read_sample(line: str, number: int) -> _Sample:
     found = _NAME.match(line)
     if found is None:
-        raise _Unreadable(f"line {number} begins with no name: {line[:32]!r}")
+        raise Unreadable(f"line {number} begins with no name: {line[:32]!r}")
     at = found.end()
     while line[at : at + 1] in (" ", "\t"):
         at += 1
@@ -183,7 +205,7 @@ def _read_sample(line: str, number: int) -> _Sample:
         labels, at = _read_labels(line, at + 1, number)
     value = _VALUE.fullmatch(line, at)
     if value is None:
-        raise _Unreadable(f"line {number} has no value: {line[at : at + 32]!r}")
+        raise Unreadable(f"line {number} has no value: {line[at : at + 32]!r}")
     return _Sample(found.group(), labels, value.group(1))
 
 
@@ -193,13 +215,13 @@ def _read_labels(line: str, at: int, number: int) -> tuple[tuple[tuple[str, str]
     while has_more and (found := _LABEL.match(line, at)):
         name, value, comma = found.groups()
         if name in labels or name.startswith("__"):
-            raise _Unreadable(f"line {number} has the label {name} twice, or it is Prometheus' own")
+            raise Unreadable(f"line {number} has the label {name} twice, or it is Prometheus' own")
         labels[name] = _unescaped(value)
         at, has_more = found.end(), bool(comma)
     while line[at : at + 1] in (" ", "\t"):
         at += 1
     if line[at : at + 1] != "}":
-        raise _Unreadable(f"line {number} has labels that cannot be read")
+        raise Unreadable(f"line {number} has labels that cannot be read")
     return tuple(labels.items()), at + 1
 
 
