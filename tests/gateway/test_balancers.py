@@ -13,6 +13,7 @@ from argosy.core.routing import Endpoint, EndpointLoad, RequestHint
 from argosy.gateway.balancers import (
     BALANCE,
     FREE_REQUESTS,
+    LEAST_RATIO,
     least_loaded,
     power_of_two,
     prefix_affinity,
@@ -71,13 +72,14 @@ def test_power_of_two_compares_two_different_ones() -> None:
     ("holder", "other", "expected", "why"),
     [
         ({}, {}, "holder", "both idle"),
-        ({"pending_prompt_tokens": 1000}, {}, "holder", "waits less than the rest would take anew"),
-        ({"pending_prompt_tokens": 30000}, {}, "other", "too much waits in front"),
-        ({"pending_prompt_tokens": 30000}, {"pending_prompt_tokens": 30000}, "holder", "the others are no better"),
+        ({"pending_prompt_tokens": 40_000}, {}, "holder", "to compute the rest anew would cost all more"),
+        ({"pending_prompt_tokens": 60_000}, {}, "other", "too much waits in front"),
+        ({"pending_prompt_tokens": 60_000}, {"pending_prompt_tokens": 60_000}, "holder", "the other is no better"),
         ({"in_flight": 16, "max_num_seqs": 16}, {"in_flight": 12, "max_num_seqs": 16}, "holder", "one in line"),
-        ({"in_flight": 19, "max_num_seqs": 16}, {"in_flight": 12, "max_num_seqs": 16}, "other", "four in line"),
-        ({"num_requests_waiting": 3}, {}, "other", "a queue, of what length in tokens nobody says"),
-        ({"in_flight": 40}, {"in_flight": 0}, "other", "more than its share"),
+        ({"in_flight": 24, "max_num_seqs": 16}, {"in_flight": 15, "max_num_seqs": 16}, "other", "nine in line"),
+        ({"in_flight": 7, "max_num_seqs": 64}, {"max_num_seqs": 64}, "holder", "nearly idle: an eighth of its batch"),
+        ({"in_flight": 8, "max_num_seqs": 64}, {"max_num_seqs": 64}, "other", "busy, and the other has nothing to do"),
+        ({"in_flight": 40}, {"in_flight": 9}, "other", "more than its share"),
         ({"num_requests_waiting": 1, "kv_cache_usage_ratio": 0.99}, {}, "other", "no memory for one more"),
         ({"kv_cache_usage_ratio": 0.99}, {}, "holder", "a full cache without a queue is a cache in use"),
     ],
@@ -138,8 +140,9 @@ def test_affinity_never_gives_a_replica_more_than_its_share(count: int, held: li
         loads = [_load(name, in_flight=in_flight[name], held_blocks=held[at]) for at, name in enumerate(names)]
         hint = RequestHint(prompt_tokens=tokens, num_blocks=100, first_new_block=1, sequence=sequence)
         in_flight[_chosen(prefix_affinity(loads, hint))] += 1
-        mean = in_flight.total() / count
+        mean, least = in_flight.total() / count, min(in_flight.values())
         assert max(in_flight.values()) <= max(FREE_REQUESTS, BALANCE * mean + 1)
+        assert max(in_flight.values()) <= max(FREE_REQUESTS, LEAST_RATIO * (least + 1) + 1)
 
 
 def test_requests_are_the_larger_of_what_we_sent_and_what_the_replica_said() -> None:

@@ -9,13 +9,18 @@
 
     cost = tokens waiting there + STICKINESS × tokens of this prompt it does not hold + REQUEST_TOKENS × requests there
 
-The holder of a conversation wins as long as what it saves outweighs what waits in front of it; a busy holder loses to
-an idle replica, which holds the conversation from then on. STICKINESS is above 1, because to compute a prefix twice
-costs the others, too: their time, and the room of what it evicts. Replicas within SPREAD_RATIO of the prompt of the
-cheapest count as equal, so a few common blocks (everybody's system prompt) do not draw every conversation to one
-replica: among equals the hash of the first block that nobody holds decides, so that new prefixes spread evenly and
-the same prefix comes to the same replica, also through another gateway that has not heard of it.
-And no replica takes more than its share (BALANCE × mean + 1 requests), however much it holds: bounded loads.
+The holder of a conversation wins as long as what it saves outweighs what waits in front of it; then the request spills
+over, and whoever takes it holds the conversation, too. STICKINESS is far above 1, because to compute a prefix again
+costs more than its own time: everybody behind it waits, and it evicts another prefix that must be computed again.
+A few common blocks (everybody's system prompt, less than SMALL_SHARE of this prompt) count for nothing, or they would
+draw every conversation to one replica. Replicas within SMALL_SHARE of the prompt of the cheapest count as equal: the
+least loaded of them is taken, and while nobody is busy the hash of the first block that nobody holds decides. So new
+prefixes spread evenly, and the same one comes to the same replica also through another gateway that has not heard of
+it yet.
+
+However much it holds, a replica that is not nearly idle (a small part of its batch) takes no more than BALANCE × the
+mean of all, and no more than LEAST_RATIO × (1 + the least loaded one's) requests: a prefix that everybody asks for
+spreads to as many replicas as it takes. The constants: docs/balancing.md shows what they are worth.
 
 Source: Mirrokni et al., "Consistent hashing with bounded loads" (2018); the Gateway API's prefix-affinity filter.
 """
@@ -28,11 +33,13 @@ from hashlib import blake2b
 from argosy.core.inference_service import BalancerName
 from argosy.core.routing import Balancer, Endpoint, EndpointLoad, RequestHint
 
-STICKINESS = 2.0
+STICKINESS = 8.0
 REQUEST_TOKENS = 32
-SPREAD_RATIO = 0.125
-BALANCE = 1.5
-FREE_REQUESTS = 4  # A replica may always have so many: with few requests about, a share is no sign of load.
+SMALL_SHARE = 0.125
+BALANCE = 2.0
+LEAST_RATIO = 4
+FREE_RATIO = 0.125  # Of its batch: a replica with so few requests counts as idle,
+FREE_REQUESTS = 4  # and so does one with so few.
 _FULL_KV_CACHE_RATIO = 0.95
 
 
@@ -64,12 +71,12 @@ def prefix_affinity(loads: Sequence[EndpointLoad], hint: RequestHint) -> Endpoin
     below = [load for load in loads if requests(load) < ceiling]
     candidates = [load for load in below if not _is_out_of_memory(load)] or below
     costs = [_cost(load, hint) for load in candidates]
-    limit = min(costs) + SPREAD_RATIO * hint.prompt_tokens
+    limit = min(costs) + SMALL_SHARE * hint.prompt_tokens
     equals = [load for load, cost in zip(candidates, costs, strict=True) if cost <= limit]
     if len(equals) == 1:
         return equals[0].endpoint
     key = hint.first_new_block or hint.sequence
-    return min(equals, key=lambda load: _draw(key, load.endpoint.replica)).endpoint
+    return min(equals, key=lambda load: (*_load_rank(load), _draw(key, load.endpoint.replica))).endpoint
 
 
 def requests(load: EndpointLoad) -> int:
@@ -78,9 +85,11 @@ def requests(load: EndpointLoad) -> int:
 
 
 def most_requests(loads: Sequence[EndpointLoad]) -> float:
-    """Up to how many requests an endpoint may have before affinity passes it over; the mean counts the new one."""
-    mean = (sum(map(requests, loads)) + 1) / len(loads)
-    return max(FREE_REQUESTS, BALANCE * mean)
+    """From how many requests on an endpoint gets none for affinity's sake. The least loaded one always has fewer."""
+    counts = [requests(load) for load in loads]
+    free = max(FREE_REQUESTS, FREE_RATIO * min(load.max_num_seqs for load in loads))
+    mean = (sum(counts) + 1) / len(counts)
+    return max(free, min(BALANCE * mean, LEAST_RATIO * (min(counts) + 1)))
 
 
 BALANCERS: Mapping[BalancerName, Balancer] = {
@@ -97,7 +106,8 @@ def _load_rank(load: EndpointLoad) -> tuple[int, int]:
 
 def _cost(load: EndpointLoad, hint: RequestHint) -> float:
     """What it takes until the first token, in prompt tokens; a full batch counts as a whole prompt for each in line."""
-    missing = 1.0 - load.held_blocks / hint.num_blocks if hint.num_blocks else 1.0
+    held = load.held_blocks / hint.num_blocks if hint.num_blocks else 0.0
+    missing = 1.0 - held if held >= SMALL_SHARE else 1.0
     here = requests(load)
     cost = load.pending_prompt_tokens + STICKINESS * missing * hint.prompt_tokens + REQUEST_TOKENS * here
     in_line = here + 1 - load.max_num_seqs if load.max_num_seqs else load.num_requests_waiting
