@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from argosy.core.errors import ArgosyError, Overloaded, Unauthorized
+from argosy.core.errors import ArgosyError, Overloaded, Unauthorized, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ def error_response(exc: Exception, request: Request) -> Response:
     if body.error.code >= 500:
         _log(exc, request.url.path)
     headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
-    if isinstance(exc, Overloaded):
+    if isinstance(exc, Overloaded | Unavailable):
         headers["retry-after"] = str(max(1, math.ceil(exc.retry_after_seconds)))
     if isinstance(exc, Unauthorized):
         headers["www-authenticate"] = "Bearer"
