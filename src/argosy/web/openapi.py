@@ -18,13 +18,15 @@ _REASONS = {
     400: "The request is wrong.",
     401: "No API key, or an unknown one.",
     403: "The key lacks the scope, or the page's origin is foreign.",
-    404: "No such model or route.",
+    404: "No such model, service or route.",
     405: "Another method.",
     408: "The request did not arrive in time.",
+    409: "It exists already, or changed since it was read.",
     413: "The body is too large.",
+    422: "The document is wrong; the message names the field.",
     429: "The queue is full: come back after Retry-After seconds.",
     500: "The server failed on this request.",
-    503: "Loading, draining or dead.",
+    503: "Loading, draining or dead, or what it needs has failed.",
     504: "The deadline passed.",
 }
 
@@ -73,11 +75,8 @@ def _operation(path: str, method: str, operation: Operation, by_type: dict[type,
         "operationId": f"{method.lower()}{path.translate(_ID)}",
         "responses": _responses(path, operation, by_type),
     }
-    parameters = [part[1:-1] for part in path.split("/") if part.startswith("{")]
-    if parameters:
-        described["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in parameters
-        ]
+    if parameters := _parameters(path, operation):
+        described["parameters"] = parameters
     if operation.request is not None and method != "GET":
         content: dict[str, Any] = {"schema": by_type[operation.request]}
         if operation.example is not None:
@@ -86,6 +85,17 @@ def _operation(path: str, method: str, operation: Operation, by_type: dict[type,
     if path in PROBES:
         described["security"] = []
     return described
+
+
+def _parameters(path: str, operation: Operation) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    found: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names
+    ]
+    for each in operation.query:
+        (schema,), _ = msgspec.json.schema_components([each.kind])
+        found.append({"name": each.name, "in": "query", "description": each.summary, "schema": schema})
+    return found
 
 
 _ID = str.maketrans({"/": "_", "{": "", "}": "", "-": "_", ".": "_"})
@@ -111,6 +121,8 @@ def _responses(path: str, operation: Operation, by_type: dict[type, Any]) -> dic
         content["application/json"] = {"schema": by_type[operation.response]}
     if operation.stream is not None:
         content["text/event-stream"] = {"schema": _event(by_type[operation.stream])}
+    if operation.is_text:
+        content["text/plain"] = {"schema": {"type": "string"}}
     responses: dict[str, Any] = {"200": {"description": "Done."}}
     if content:
         responses["200"]["content"] = content

@@ -19,12 +19,21 @@ _Endpoint = TypeVar("_Endpoint", bound=Callable[..., Any])
 _ATTRIBUTE = "operation"
 
 
+class QueryParameter(msgspec.Struct, frozen=True, kw_only=True):
+    """What may stand behind the `?` of a path. kind: str, int or bool (`true` or `false`)."""
+
+    name: str
+    summary: str
+    kind: type = str
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """One method of one route.
 
     request, response: msgspec types of the JSON bodies; None = no body. stream: the type of one server-sent event
-    when the request asks for a stream. errors: statuses that may come back with an `error_body`. example: a request
-    body that works, or None. tag: the heading it stands under.
+    when the request asks for a stream. is_text: the answer is plain text. query: what may stand behind the `?`.
+    errors: statuses that may come back with an `error_body`. example: a request body that works, or None.
+    tag: the heading it stands under.
     """
 
     summary: str
@@ -32,6 +41,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     request: type | None = None
     response: type | None = None
     stream: type | None = None
+    is_text: bool = False
+    query: tuple[QueryParameter, ...] = ()
     error_body: type | None = None
     errors: tuple[int, ...] = ()
     example: dict[str, Any] | None = None
