@@ -252,7 +252,7 @@ def preflight() -> Response:
     return Response(
         status_code=204,
         headers={
-            "access-control-allow-methods": "GET, POST, OPTIONS",
+            "access-control-allow-methods": "GET, POST, PUT, DELETE, OPTIONS",
             "access-control-allow-headers": "authorization, content-type, x-request-id, traceparent",
             "access-control-max-age": "600",
         },
