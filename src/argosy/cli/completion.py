@@ -6,7 +6,9 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from typer.completion import get_completion_script
+from typer.completion import shell_complete
+
+from argosy.cli.main import app
 
 
 class Shell(StrEnum):
@@ -17,9 +19,9 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def command(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> None:
-    """Print the completion script of a shell.
+def command(shell: Annotated[Shell, typer.Argument(help="Your shell.")]) -> int:
+    """Print the script that teaches a shell our commands, flags, and the names of services and revisions.
 
     Example: source <(argosy completion bash)
     """
-    typer.echo(get_completion_script(prog_name="argosy", complete_var="_ARGOSY_COMPLETE", shell=shell.value))
+    return shell_complete(typer.main.get_command(app), {}, "argosy", "_ARGOSY_COMPLETE", f"source_{shell.value}")

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from argosy.cli.control_options import ControlUrl, State, Yes
-from argosy.cli.terminal import confirm, console, run_async
+from argosy.cli.control_options import ControlUrl, Json, ServiceNames, State, Yes
+from argosy.cli.terminal import confirm, print_json, run_async, say
 from argosy.client.control_client import ControlClient, open_client
 from argosy.core.errors import InvalidRequest
 
 
 def command(
-    names: Annotated[list[str], typer.Argument(help="The services.")],
+    names: ServiceNames,
     yes: Yes = False,
+    json: Json = False,
     control: ControlUrl = None,
     state: State = None,
 ) -> None:
@@ -22,14 +19,20 @@ def command(
 
     Example: argosy delete chat
     """
-    listed = ", ".join(names)
-    if not confirm(f"End {listed} and all replicas?", yes=yes):
-        raise InvalidRequest(f"{listed} not deleted: nobody said yes; add --yes to delete without a question")
-    run_async(_delete(open_client(state, control), names))
+    client = open_client(state, control)
+    names = list(dict.fromkeys(names))
+    run_async(_delete(client, names, yes=yes, json=json))
 
 
-async def _delete(client: ControlClient, names: list[str]) -> None:
+async def _delete(client: ControlClient, names: list[str], *, yes: bool, json: bool) -> None:
     async with client:
+        services = [await client.service(name) for name in names]  # Each is there, or nothing is asked or ended.
+        listed = ", ".join(f"{each.metadata.name} ({each.status.ready_replicas} replicas)" for each in services)
+        if not confirm(f"End {listed}?", yes=yes):
+            raise InvalidRequest(f"{', '.join(names)} not deleted: nobody said yes; --yes deletes without a question")
         for name in names:
             await client.delete(name)
-            console.print(f"{name} deleted: its replicas finish what they answer, then end", markup=False)
+            if not json:
+                say(f"{name} deleted: its replicas finish what they answer, then end")
+    if json:
+        print_json({"deleted": names})

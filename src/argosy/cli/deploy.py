@@ -6,42 +6,47 @@ What the flags do not name stays as it is: deploying again with another model ma
 from __future__ import annotations
 
 import sys
-from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import typer
 
 from argosy.cli.control_options import ControlUrl, Json, State
-from argosy.cli.rollout import is_over, rollout_line
 from argosy.cli.service_file import parse_quantity, parse_replicas, parse_services, read_services
+from argosy.cli.service_flags import changed_spec, promotion_fields, serve_fields, service_name, without_none
+from argosy.cli.service_wait import wait_until_ready
 from argosy.cli.spec_flags import pairs
-from argosy.cli.terminal import console, note, print_json, run_async
+from argosy.cli.terminal import note, print_json, run_async, say
 from argosy.client.control_client import ControlClient, open_client
-from argosy.core.errors import ArgosyError, DeadlineExceeded, InvalidRequest, NotFound, SpecError
-from argosy.core.inference_service import (
-    InferenceService,
-    InferenceServiceSpec,
-    PromotionPolicy,
-    RevisionTemplate,
-    RolloutPhase,
-    ServicePhase,
-)
+from argosy.core.errors import InvalidRequest, NotFound
+from argosy.core.inference_service import InferenceService, InferenceServiceSpec
 from argosy.core.metadata import Metadata
 from argosy.core.model import require_name
 from argosy.core.scaling import ScalingMetric
 from argosy.core.service_views import Plan
 
-_Struct = TypeVar("_Struct", bound=msgspec.Struct)
-
 _SERVICE, _SCALING, _ROLLOUT = "What runs", "How many", "How it takes over"
+
+
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """One service to be declared. whole: as a file says; else `fields` are laid over what is there."""
+
+    name: str
+    whole: InferenceService | None = None
+    fields: dict[str, Any]
+
+    def spec(self, stored: InferenceService | None) -> InferenceServiceSpec:
+        """What shall be, given what is."""
+        start = self.whole or stored
+        return changed_spec(start.spec if start else None, self.fields)
 
 
 def command(
     model: Annotated[str | None, typer.Argument(help="A catalog name, a path, or hf:org/name, pypi:package, …")] = None,
     file: Annotated[
-        list[str] | None, typer.Option("--file", "-f", help="YAML with one service or several; - is stdin.")
+        list[str] | None,
+        typer.Option("--file", "-f", help="YAML with one service or several; - is stdin. Flags win."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="What clients call it. [from the model]", rich_help_panel=_SERVICE)
@@ -51,7 +56,7 @@ def command(
     ] = None,
     serve_arg: Annotated[
         list[str] | None,
-        typer.Option(help="name=value: a flag of `argosy serve` for each replica.", rich_help_panel=_SERVICE),
+        typer.Option(help="name=value: a flag of `argosy serve`, such as max-num-seqs=8.", rich_help_panel=_SERVICE),
     ] = None,
     adapter: Annotated[
         list[str] | None, typer.Option(help="name=directory of a LoRA adapter.", rich_help_panel=_SERVICE)
@@ -83,7 +88,7 @@ def command(
     promote: Annotated[
         str | None,
         typer.Option(
-            help="Percents by which a new revision takes over while its figures hold: 5,25,50,100.",
+            help="Percents by which a new revision takes over while its figures hold: 5,25,50,100; off: all at once.",
             rich_help_panel=_ROLLOUT,
         ),
     ] = None,
@@ -108,46 +113,52 @@ def command(
     Examples: argosy deploy smollm2 --replicas 1..4 · argosy deploy -f service.yaml · argosy deploy -f service.yaml
     --dry-run
     """
+    fields = without_none(
+        {
+            "template": {
+                "model": model,
+                "engine": engine,
+                "adapters": pairs("adapter", adapter or []),
+                **serve_fields(serve_arg or []),
+                "resources": {
+                    "cpu": _quantity("cpu", cpu),
+                    "memory_bytes": _bytes("memory", memory),
+                    "gpus": gpus,
+                    "gpu_memory_bytes": _bytes("gpu-memory", gpu_memory),
+                },
+            },
+            "scaling": {
+                **_bounds(replicas),
+                "metric": scale_on,
+                "target": target,
+                "slo": {"ttft_seconds": slo_ttft, "tpot_seconds": slo_tpot},
+            },
+            "warm_spares": warm_spares,
+        }
+    )
+    if rollout := promotion_fields(promote, promote_interval):
+        fields["rollout"] = rollout
+    wishes = _of_files(file, model, name, fields) if file else [_of_flags(model, name, fields)]
     client = open_client(state, control)
-    if file:
-        if model is not None:
-            raise InvalidRequest("give a model or -f, not both: the file names the model", param="model")
-        services = [service for each in file for service in _read(each)]
-        run_async(_deploy_files(client, services, dry_run=dry_run, wait_seconds=timeout if wait else None, json=json))
-        return
+    if dry_run:
+        run_async(_plan(client, wishes, json=json))
+    else:
+        run_async(_deploy(client, wishes, timeout if wait else None, json=json))
+
+
+def _of_files(sources: list[str], model: str | None, name: str | None, fields: dict[str, Any]) -> list[_Wish]:
+    if model is not None:
+        raise InvalidRequest("give a model or -f, not both: the file names the model", param="model")
+    if name is not None:
+        raise InvalidRequest("give --name or -f, not both: the file names the service", param="name")
+    services = [service for source in sources for service in _read(source)]
+    return [_Wish(name=service.metadata.name, whole=service, fields=fields) for service in services]
+
+
+def _of_flags(model: str | None, name: str | None, fields: dict[str, Any]) -> _Wish:
     if model is None:
         raise InvalidRequest("nothing to deploy: name a model, as in `argosy deploy smollm2`, or give -f service.yaml")
-    fields: dict[str, Any] = {
-        "template": {
-            "model": model,
-            "engine": engine,
-            "adapters": pairs("adapter", adapter) if adapter else None,
-            "serve_args": serve_args(serve_arg) if serve_arg else None,
-            "resources": {
-                "cpu": None if cpu is None else parse_quantity(cpu, "cpu"),
-                "memory_bytes": None if memory is None else int(parse_quantity(memory, "memory")),
-                "gpus": gpus,
-                "gpu_memory_bytes": None if gpu_memory is None else int(parse_quantity(gpu_memory, "gpu-memory")),
-            },
-        },
-        "scaling": {
-            **_bounds(replicas),
-            "metric": scale_on,
-            "target": target,
-            "slo": {"ttft_seconds": slo_ttft, "tpot_seconds": slo_tpot},
-        },
-        "rollout": {"promotion": _promotion(promote, promote_interval)},
-        "warm_spares": warm_spares,
-    }
-    called = require_name(name or service_name(model), "service name")
-    run_async(_deploy_flags(client, called, fields, dry_run=dry_run, wait_seconds=timeout if wait else None, json=json))
-
-
-def service_name(model: str) -> str:
-    """What a service of this model is called if nobody says: `hf:org/Name@rev` → `name`, `/models/x.gguf` → `x`."""
-    location = model.rpartition(":")[2].partition("@")[0].rstrip("/")
-    stem = location.rpartition("/")[2].removesuffix(".gguf")
-    return stem.lower()
+    return _Wish(name=require_name(name or service_name(model), "service name"), fields=fields)
 
 
 def _read(source: str) -> list[InferenceService]:
@@ -161,129 +172,60 @@ def _bounds(replicas: str | None) -> dict[str, int]:
     return {"min_replicas": least, "max_replicas": most}
 
 
-def _promotion(steps: str | None, interval_seconds: float | None) -> PromotionPolicy | None:
-    if steps is None:
+def _quantity(flag: str, text: str | None) -> float | None:
+    return None if text is None else parse_quantity(text, flag)
+
+
+def _bytes(flag: str, text: str | None) -> int | None:
+    return None if text is None else int(parse_quantity(text, flag))
+
+
+async def _stored(client: ControlClient, name: str) -> InferenceService | None:
+    try:
+        return await client.service(name)
+    except NotFound:
         return None
-    try:
-        percents = tuple(int(step.strip().removesuffix("%")) for step in steps.split(","))
-    except ValueError as exc:
-        raise InvalidRequest(f"--promote {steps[:64]!r} is no list of percents: write 5,25,50,100") from exc
-    policy = PromotionPolicy(steps=percents)
-    return policy if interval_seconds is None else msgspec.structs.replace(policy, interval_seconds=interval_seconds)
 
 
-def serve_args(texts: list[str]) -> dict[str, str | int | float | bool]:
-    """Flags of `argosy serve` with typed values: `max-waiting=64` → 64. Raises: InvalidRequest."""
-    typed: dict[str, str | int | float | bool] = {}
-    for name, text in pairs("serve-arg", texts).items():
-        try:
-            typed[name] = msgspec.json.decode(text, type=bool | int | float)
-        except msgspec.DecodeError:
-            typed[name] = text
-    return typed
-
-
-def changed_spec(spec: InferenceServiceSpec | None, fields: dict[str, Any]) -> InferenceServiceSpec:
-    """`spec` (or the defaults) with every field that is not None in its place. Pure."""
-    start = spec or InferenceServiceSpec(template=RevisionTemplate(model=fields["template"]["model"]))
-    return _with(start, fields)
-
-
-def _with(current: _Struct, fields: dict[str, Any]) -> _Struct:
-    changes = {}
-    for name, value in fields.items():
-        if isinstance(value, dict) and isinstance(getattr(current, name), msgspec.Struct):
-            changes[name] = _with(getattr(current, name), value)
-        elif value is not None:
-            changes[name] = value
-    return msgspec.structs.replace(current, **changes)
-
-
-async def _deploy_flags(
-    client: ControlClient, name: str, fields: dict[str, Any], *, dry_run: bool, wait_seconds: float | None, json: bool
-) -> None:
+async def _plan(client: ControlClient, wishes: list[_Wish], *, json: bool) -> None:
     async with client:
-        try:
-            stored: InferenceService | None = await client.service(name)
-        except NotFound:
-            stored = None
-        spec = changed_spec(stored.spec if stored else None, fields)
-        metadata = stored.metadata if stored else Metadata(name=name)
-        await _apply(client, InferenceService(metadata=metadata, spec=spec), dry_run, wait_seconds, json=json)
+        for wish in wishes:
+            stored = await _stored(client, wish.name)
+            metadata = wish.whole.metadata if wish.whole else Metadata(name=wish.name)
+            plan = await client.plan(InferenceService(metadata=metadata, spec=wish.spec(stored)))
+            print_json(plan) if json else _show(plan)
 
 
-async def _deploy_files(
-    client: ControlClient,
-    services: list[InferenceService],
-    *,
-    dry_run: bool,
-    wait_seconds: float | None,
-    json: bool,
-) -> None:
-    async with client:
-        for service in services:
-            try:
-                stored = await client.service(service.metadata.name)
-                metadata = msgspec.structs.replace(stored.metadata, labels=service.metadata.labels)
-                service = msgspec.structs.replace(service, metadata=metadata)
-            except NotFound:
-                note(f"{service.metadata.name} is new")
-            await _apply(client, service, dry_run, wait_seconds, json=json)
-
-
-async def _apply(
-    client: ControlClient, service: InferenceService, dry_run: bool, wait_seconds: float | None, *, json: bool
-) -> None:
-    name = service.metadata.name
-    if dry_run:
-        plan = await client.plan(service)
-        print_json(plan) if json else _show_plan(plan)
-        return
-    applied = await client.apply(service)
-    if applied.metadata.generation == service.metadata.generation:
-        note(f"{name}: nothing changed")
-    if wait_seconds is not None:
-        applied = await _follow(client, applied, wait_seconds)
-    if json:
-        print_json(applied)
-        return
-    console.print(f"{name}: {applied.status.phase.value}. Try: argosy get {name} · argosy why {name}", markup=False)
-
-
-def _show_plan(plan: Plan) -> None:
-    name = plan.service.metadata.name
-    for change in plan.changes or (f"{name}: nothing would change",):
-        console.print(f"# {change}", markup=False, soft_wrap=True)
+def _show(plan: Plan) -> None:
+    for change in plan.changes or (f"{plan.service.metadata.name}: nothing would change",):
+        say(f"# {change}")
     for rendered in plan.rendered:
-        console.print(f"---\n{rendered}".rstrip(), markup=False, soft_wrap=True)
+        say(f"---\n{rendered}".rstrip())
 
 
-async def _follow(client: ControlClient, service: InferenceService, wait_seconds: float) -> InferenceService:
-    """Show each transition until the service is ready. Raises: DeadlineExceeded, SpecError with the reason."""
-    name, last = service.metadata.name, ""
-    try:
-        async with aclosing(client.wait_ready(name, timeout_seconds=wait_seconds)) as states:
-            async for service in states:
-                line = f"{service.status.phase.value:12}{_progress(service)}"
-                if line != last:
-                    note(line)
-                last = line
-                if is_over(service) and service.status.rollout.phase is RolloutPhase.ROLLED_BACK:
-                    raise SpecError(f"{rollout_line(service)}: see `argosy why {name}`")
-    except DeadlineExceeded as exc:
-        raise DeadlineExceeded(f"{exc.message}: see `argosy why {name}`") from exc
-    if service.status.phase is ServicePhase.FAILED:
-        raise _failure(name, await client.why(name))
-    return service
+async def _deploy(client: ControlClient, wishes: list[_Wish], wait_seconds: float | None, *, json: bool) -> None:
+    async with client:
+        applied = [await _apply(client, wish) for wish in wishes]
+        for service in applied:
+            if wait_seconds is not None:
+                service = await wait_until_ready(client, service, wait_seconds)
+            name = service.metadata.name
+            if json:
+                print_json(service)
+            elif wait_seconds is None:
+                say(f"{name}: declared. Follow with: argosy get {name} --watch")
+            else:
+                say(f"{name}: {service.status.phase.value}. Try: argosy get {name} · argosy top")
 
 
-def _progress(service: InferenceService) -> str:
-    status = service.status
-    ready = f"{status.ready_replicas}/{status.desired_replicas} replicas ready"
-    message = next((each.message for each in status.conditions if each.type == "Ready"), "")
-    return f"{ready}  {message}"
-
-
-def _failure(name: str, why: Any) -> ArgosyError:
-    tail = "".join(f"\n  | {line}" for line in why.log_tail)
-    return ArgosyError(f"{name} failed: {why.answer}{tail}\nSee: argosy why {name} · argosy logs {name}")
+async def _apply(client: ControlClient, wish: _Wish) -> InferenceService:
+    stored = await _stored(client, wish.name)
+    if wish.whole is None and stored is not None:
+        # Somebody else, or the control plane, may write it at the same time: read, change, write, until it holds.
+        applied = await client.modify(wish.name, lambda spec: changed_spec(spec, wish.fields))
+    else:
+        metadata = wish.whole.metadata if wish.whole else Metadata(name=wish.name)
+        applied = await client.apply(InferenceService(metadata=metadata, spec=wish.spec(stored)))
+    if stored is not None and stored.metadata.generation == applied.metadata.generation:
+        note(f"{wish.name}: nothing changed")
+    return applied

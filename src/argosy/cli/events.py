@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import time
 from contextlib import aclosing
-from typing import Annotated
 
-import typer
-
-from argosy.cli.control_options import ControlUrl, Json, State, Watch
+from argosy.cli.control_options import AnyService, ControlUrl, Json, State, Watch
 from argosy.cli.service_tables import event_cells, event_table
-from argosy.cli.terminal import console, note, print_json, run_async
+from argosy.cli.terminal import console, note, print_json, run_async, say
 from argosy.client.control_client import ControlClient, open_client
 
 
 def command(
-    name: Annotated[str | None, typer.Argument(help="One service; all if left out.")] = None,
+    name: AnyService = None,
     json: Json = False,
     watch: Watch = False,
     control: ControlUrl = None,
@@ -43,14 +40,16 @@ async def _events(name: str | None, *, json: bool, watch: bool, client: ControlC
 
 
 async def _watch(client: ControlClient, name: str | None, *, json: bool) -> None:
-    async with aclosing(client.watch_events()) as changes:
+    if name is not None:
+        await client.service(name)  # A name that does not exist is an error, not an endless wait.
+    async with aclosing(client.watch_events(name)) as changes:
         async for change in changes:
             event = change.resource
-            if change.is_deleted or (name is not None and event.service != name):
+            if change.is_deleted:
                 continue
             if json:
                 print_json(event)
             else:
                 _, kind, reason, subject, count, message = event_cells(event, time.time())
                 at = time.strftime("%H:%M:%S", time.localtime(event.last_at))
-                console.print(f"{at}  {kind:8}{reason:24}{subject:24}{count:>4}  {message}", markup=False)
+                say(f"{at}  {kind:8} {reason:24} {subject:24} {count:>4}  {message}")

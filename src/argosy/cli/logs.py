@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from argosy.cli.control_options import ControlUrl, ServiceName, State
+from argosy.cli.control_options import ControlUrl, OfRevision, ServiceName, State
 from argosy.cli.terminal import run_async
 from argosy.client.control_client import ControlClient, open_client
 
@@ -16,7 +16,7 @@ from argosy.client.control_client import ControlClient, open_client
 def command(
     name: ServiceName,
     replica: Annotated[str | None, typer.Option(help="One replica. [the one that failed last, else all]")] = None,
-    revision: Annotated[str | None, typer.Option(help="Replicas of one revision.")] = None,
+    revision: OfRevision = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
     control: ControlUrl = None,
     state: State = None,

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NamedTuple, NoReturn, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -27,20 +27,72 @@ COMMANDS: Mapping[str, str] = {
     "chat": "argosy.cli.chat:command",
     "infer": "argosy.cli.infer:command",
     "models": "argosy.cli.models:command",
-    "keys": "argosy.cli.keys:command",
     "bench": "argosy.cli.bench:command",
+    "keys": "argosy.cli.keys:command",
+    "up": "argosy.cli.up:command",
+    "deploy": "argosy.cli.deploy:command",
+    "get": "argosy.cli.get:command",
+    "list": "argosy.cli.get:list_services",
+    "logs": "argosy.cli.logs:command",
+    "events": "argosy.cli.events:command",
+    "why": "argosy.cli.why:command",
+    "top": "argosy.cli.top:command",
+    "scale": "argosy.cli.scale:command",
+    "traffic": "argosy.cli.traffic:command",
+    "rollout": "argosy.cli.rollout:command",
+    "delete": "argosy.cli.delete:command",
+    "control": "argosy.cli.control:command",
+    "gateway": "argosy.cli.gateway:command",
+    "simulate": "argosy.cli.simulate:command",
+    "completion": "argosy.cli.completion:command",
 }
 
-SUMMARIES: Mapping[str, str] = {
-    "serve": "Serve a model over the OpenAI API, with a chat page.",
-    "chat": "Talk to a model in the terminal.",
-    "infer": "Answer a file of prompts offline; go on where it stopped.",
-    "models": "List, pull, verify and remove models.",
-    "keys": "Create, list and revoke API keys.",
-    "bench": "Measure any OpenAI-compatible server under load.",
+# Of Argosy's own processes: not in any list, as nobody types them.
+HIDDEN: Mapping[str, str] = {"standby": "argosy.cli.standby:command"}
+
+# `argosy --help`: its sections, and a line for each command.
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "One server": {
+        "serve": "Serve a model over the OpenAI API, with a chat page.",
+        "chat": "Talk to a model in the terminal.",
+        "infer": "Answer a file of prompts offline; go on where it stopped.",
+        "models": "List, pull, verify and remove models.",
+        "bench": "Measure any OpenAI-compatible server under load.",
+        "keys": "Create, list and revoke API keys.",
+    },
+    "A cloud of services": {
+        "up": "Start control plane and gateway on this machine.",
+        "deploy": "Declare a service; show its way until it is ready.",
+        "get": "Show services, or one with its replicas and events.",
+        "list": "List services.",
+        "logs": "Show what a service's replicas wrote.",
+        "events": "Show what happened to services.",
+        "why": "Tell why a service is ready or not, in sentences.",
+        "top": "Show load: requests, tokens, queues, KV cache, devices.",
+        "scale": "Set how many replicas a service has.",
+        "traffic": "Split a service's requests over its revisions.",
+        "rollout": "Follow a rollout, pause it, or go back.",
+        "delete": "End services; open requests finish first.",
+    },
+    "More": {
+        "control": "Run the control plane alone.",
+        "gateway": "Run a gateway alone.",
+        "simulate": "Replay traffic against scaling policies on a virtual clock.",
+        "completion": "Print the completion script of a shell.",
+    },
 }
 
-EPILOG = "Start with: argosy serve · then: argosy chat · help on one command: argosy serve --help"
+SUMMARIES: Mapping[str, str] = {name: line for section in SECTIONS.values() for name, line in section.items()}
+
+EPILOG = "Start with: argosy serve · or: argosy up, then argosy deploy smollm2 · help on one: argosy serve --help"
+
+
+class Completion(NamedTuple):
+    """What a shell may offer, with the fields of Typer's own class, which is private."""
+
+    value: str
+    help: str
+    type: str = "plain"
 
 
 class LazyGroup(TyperGroup):
@@ -55,18 +107,25 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command, imported now; None if there is none of that name."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             return None
         return load_command(cmd_name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """The table of `argosy --help`, without importing what it lists."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(SUMMARIES.items()))
+        """The tables of `argosy --help`, without importing what they list."""
+        width = max(map(len, COMMANDS))
+        for title, lines in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, line in lines.items()])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Names of commands and flags, without importing the commands."""
+        flags = super(TyperGroup, self).shell_complete(ctx, incomplete)
+        return [*(Completion(name, line) for name, line in SUMMARIES.items() if name.startswith(incomplete)), *flags]
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As Typer does it, with a suggestion drawn from the names of all commands."""
-        if args and args[0] not in COMMANDS and not ctx.resilient_parsing:
+        if args and args[0] not in {**COMMANDS, **HIDDEN} and not ctx.resilient_parsing:
             near = get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}."
             ctx.fail(f"No command is called {args[0]!r}: {hint}")
@@ -75,7 +134,7 @@ class LazyGroup(TyperGroup):
 
 def load_command(name: str) -> TyperCommand | TyperGroup:
     """The command `name` as Typer's own object. Raises: NotFound."""
-    target = resolve(COMMANDS, name, "command")
+    target = resolve({**COMMANDS, **HIDDEN}, name, "command")
     if not isinstance(target, typer.Typer):
         function, target = target, typer.Typer(add_completion=False, rich_markup_mode="rich")
         target.command(name, context_settings={"help_option_names": ["-h", "--help"]})(function)

@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 import typer
 
-from argosy.cli.control_options import ControlUrl, ServiceName, State
+from argosy.cli.control_options import ControlUrl, Json, ServiceName, State
 from argosy.cli.service_file import parse_replicas
-from argosy.cli.terminal import console, run_async
+from argosy.cli.terminal import print_json, run_async, say
 from argosy.client.control_client import ControlClient, open_client
 from argosy.core.inference_service import InferenceServiceSpec
 
@@ -17,6 +17,7 @@ from argosy.core.inference_service import InferenceServiceSpec
 def command(
     name: ServiceName,
     replicas: Annotated[str, typer.Argument(help="A number, or a range such as 1..4; 0..4 may scale to zero.")],
+    json: Json = False,
     control: ControlUrl = None,
     state: State = None,
 ) -> None:
@@ -25,15 +26,18 @@ def command(
     Examples: argosy scale chat 3 · argosy scale chat 0..4
     """
     least, most = parse_replicas(replicas)
-    run_async(_scale(open_client(state, control), name, least, most))
+    run_async(_scale(open_client(state, control), name, least, most, json=json))
 
 
-async def _scale(client: ControlClient, name: str, least: int, most: int) -> None:
+async def _scale(client: ControlClient, name: str, least: int, most: int, *, json: bool) -> None:
     def scaled(spec: InferenceServiceSpec) -> InferenceServiceSpec:
         scaling = msgspec.structs.replace(spec.scaling, min_replicas=least, max_replicas=most)
         return msgspec.structs.replace(spec, scaling=scaling)
 
     async with client:
-        await client.modify(name, scaled)
+        service = await client.modify(name, scaled)
+    if json:
+        print_json(service)
+        return
     wanted = str(least) if least == most else f"{least} to {most}"
-    console.print(f"{name}: {wanted} replicas wanted. Watch with: argosy get {name} -w")
+    say(f"{name}: {wanted} {'replica' if most == 1 else 'replicas'} wanted. Follow with: argosy get {name} --watch")

@@ -24,13 +24,8 @@ _FACTORS = {
     "ki": 2.0**10, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40,
 }  # fmt: skip
 
-EXAMPLE = """\
-kind: InferenceService
-metadata: {name: chat}
-spec:
-  template: {model: smollm2}
-  scaling: {min_replicas: 1, max_replicas: 4}
-"""
+# In one line, as errors are.
+EXAMPLE = "{kind: InferenceService, metadata: {name: chat}, spec: {template: {model: smollm2}}}"
 
 
 class _Header(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -65,7 +60,7 @@ def parse_services(content: bytes, source: str) -> list[InferenceService]:
     except (yaml.YAMLError, RecursionError, ValueError) as exc:
         raise SpecError(f"{source} is not YAML: {' '.join(str(exc).split())[:300]}") from exc
     if not documents:
-        raise SpecError(f"{source} holds no document: write one such as\n{EXAMPLE}")
+        raise SpecError(f"{source} holds no document: write one such as {EXAMPLE}")
     return [_service(document, f"{source}, document {number}") for number, document in enumerate(documents, 1)]
 
 
@@ -75,9 +70,35 @@ def _service(document: Any, source: str) -> InferenceService:
     try:
         decoded = msgspec.convert(document, _Document)
     except (msgspec.ValidationError, RecursionError) as exc:
-        raise SpecError(f"{source}: {exc}; a service looks like\n{EXAMPLE}") from exc
+        raise SpecError(
+            f"{source}: {exc}: a service looks like {EXAMPLE}, and docs/configuration.md has every field"
+        ) from exc
     name = require_name(decoded.metadata.name, "service name")
     return InferenceService(metadata=Metadata(name=name, labels=decoded.metadata.labels), spec=decoded.spec)
+
+
+def yaml_of(service: InferenceService) -> str:
+    """The document `parse_services` reads as this service: its name, labels, and all that is not a default."""
+    spec = {"template": {"model": service.spec.template.model}, **_differing(service.spec)}
+    labels = {"labels": service.metadata.labels} if service.metadata.labels else {}
+    document = {"kind": _KIND, "metadata": {"name": service.metadata.name, **labels}, "spec": spec}
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _differing(value: msgspec.Struct) -> dict[str, Any]:
+    """The fields of a struct that are not as they are by default, as plain data."""
+    found = {}
+    for field in msgspec.structs.fields(value):
+        now = getattr(value, field.name)
+        default = (
+            field.default_factory() if field.default is msgspec.NODEFAULT and not field.required else field.default
+        )
+        if now == default:
+            continue
+        found[field.name] = (
+            _differing(now) if isinstance(now, msgspec.Struct) else msgspec.to_builtins(now, enc_hook=str)
+        )
+    return found
 
 
 def parse_replicas(text: str) -> tuple[int, int]:

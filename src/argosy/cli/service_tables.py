@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 
-from argosy.cli.terminal import table
+from argosy.cli.terminal import fitted, table
 from argosy.core.inference_service import InferenceService, Revision
 from argosy.core.metadata import Event
 from argosy.core.resources import DeviceStatus
@@ -48,7 +48,19 @@ def service_table(services: Iterable[InferenceService], now: float, *, wide: boo
             age(now - service.metadata.created_at),
         ]
         drawn.add_row(*cells, *([ready_message(service)] if wide else []))
-    return drawn
+    return fitted(drawn, "traffic", "age", "model", "revision", "range")
+
+
+WATCH_HEADER = f"{'TIME':10}{'NAME':24}{'PHASE':13}{'READY':>7}  {'TRAFFIC':16}MESSAGE"
+
+
+def watch_line(service: InferenceService, *, is_deleted: bool = False) -> str:
+    """A service in one line under `WATCH_HEADER`, but for the time it was seen."""
+    status = service.status
+    phase = "deleted" if is_deleted else status.phase.value
+    ready = f"{status.ready_replicas}/{status.desired_replicas}"
+    message = status.rollout.message or ready_message(service)
+    return f"{service.metadata.name:24}{phase:13}{ready:>7}  {traffic_text(service):16}{message}".rstrip()
 
 
 def traffic_text(service: InferenceService) -> str:
@@ -79,7 +91,7 @@ def revision_table(service: InferenceService, revisions: Sequence[Revision], now
             age(now - revision.metadata.created_at),
             status.message if status else "",
         )
-    return drawn
+    return fitted(drawn, "message", "age", "engine", "model")
 
 
 def replica_table(replicas: Iterable[ReplicaView], now: float) -> Table:
@@ -99,7 +111,7 @@ def replica_table(replicas: Iterable[ReplicaView], now: float) -> Table:
             age(now - status.started_at) if status.started_at else _NOTHING,
             status.message or status.reason,
         )
-    return drawn
+    return fitted(drawn, "age", "devices", "revision", "restarts", "address")
 
 
 def phase_text(status: ReplicaStatus) -> str:
@@ -116,7 +128,7 @@ def load_table(services: Iterable[ServiceLoad]) -> Table:
         if len(load.by_revision) > 1:
             for each in load.by_revision:
                 drawn.add_row(f"  {each.revision}", f"{each.weight}%", *_load_cells(each))
-    return drawn
+    return fitted(drawn, "err/s", "p95", "tpot p50", "held", "slo", "in flight")
 
 
 def _load_cells(load: ServiceLoad) -> list[str]:
@@ -157,7 +169,7 @@ def replica_load_table(replicas: Iterable[ReplicaView]) -> Table:
             _share(view.cpu_ratio),
             _NOTHING if view.memory_bytes is None else bytes_text(view.memory_bytes),
         )
-    return drawn
+    return fitted(drawn, "tok/s", "devices", "cpu", "memory")
 
 
 def device_table(devices: Iterable[DeviceStatus]) -> Table:
@@ -174,7 +186,7 @@ def device_table(devices: Iterable[DeviceStatus]) -> Table:
             _NOTHING if not memory else f"{bytes_text(used)}/{bytes_text(memory)}" if used else bytes_text(memory),
             " ".join(status.replicas) or _NOTHING,
         )
-    return drawn
+    return fitted(drawn, "kind", "memory")
 
 
 def event_table(events: Iterable[Event], now: float) -> Table:
@@ -182,7 +194,7 @@ def event_table(events: Iterable[Event], now: float) -> Table:
     drawn = table("last seen", "kind", "reason", "subject", "count", "message", right=("last seen", "count"))
     for event in events:
         drawn.add_row(*event_cells(event, now))
-    return drawn
+    return fitted(drawn, "kind", "count", "subject")
 
 
 def event_cells(event: Event, now: float) -> tuple[str, str, str, str, str, str]:

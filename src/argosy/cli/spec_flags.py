@@ -48,7 +48,11 @@ def spec_from(
         *parents, last = places.get(name, (name,))
         place = fields
         for parent in parents:
-            place = place.setdefault(parent, {})
+            if place.get(parent) is None:
+                place[parent] = {}
+            place = place[parent]
+            if not isinstance(place, dict):
+                raise SpecError(f"{parent} in {config} is no mapping of fields: see `{command} --help`")
         place[last] = value
     try:
         return msgspec.convert(fields, kind, strict=False, dec_hook=_path)

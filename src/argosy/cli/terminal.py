@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -71,6 +72,11 @@ def print_json(value: object) -> None:
     sys.stdout.flush()
 
 
+def say(message: str) -> None:
+    """One line of the answer, as it is, however long."""
+    console.print(message, markup=False, soft_wrap=True)
+
+
 def note(message: str) -> None:
     """One dim line beside the answer: progress, figures, advice."""
     error_console.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
@@ -96,6 +102,16 @@ def table(*headers: str, right: Iterable[str] = ()) -> Table:
     numbers = set(right)
     for header in headers:
         drawn.add_column(header.upper(), justify="right" if header in numbers else "left", overflow="fold")
+    return drawn
+
+
+def fitted(drawn: Table, *optional: str) -> Table:
+    """`drawn` without as many of its optional columns, the last first, as it takes to fit into the terminal."""
+    unbounded = console.options.update(max_width=2**16)
+    for header in reversed(optional):
+        if Measurement.get(console, unbounded, drawn).maximum <= console.width:
+            break
+        drawn.columns = [column for column in drawn.columns if column.header != header.upper()]
     return drawn
 
 

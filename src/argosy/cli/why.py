@@ -6,7 +6,7 @@ from rich.markup import escape
 
 from argosy.cli.control_options import ControlUrl, Json, ServiceName, State
 from argosy.cli.service_tables import seconds_text
-from argosy.cli.terminal import console, print_json, run_async, table
+from argosy.cli.terminal import console, print_json, run_async, say, table
 from argosy.client.control_client import ControlClient, open_client
 from argosy.core.service_views import Why
 
@@ -31,11 +31,11 @@ async def _why(client: ControlClient, name: str, *, json: bool) -> None:
 def _show(why: Why) -> None:
     console.print(f"[bold]{escape(why.answer)}[/bold]", soft_wrap=True)
     for fact in why.facts:
-        console.print(f"  · {escape(fact)}", soft_wrap=True)
+        say(f"  · {fact}")
     if why.log_tail:
-        console.print("\nlast lines of its log:")
+        say("\nlast lines of its log:")
         for line in why.log_tail:
-            console.print(f"  | {escape(line)}", soft_wrap=True)
+            say(f"  | {line}")
     for replica, phases in why.start_seconds.items():
         drawn = table(f"start of {replica}", "took", right=("took",))
         for part, seconds in phases.items():
@@ -43,6 +43,6 @@ def _show(why: Why) -> None:
         console.print()
         console.print(drawn)
     if why.commands:
-        console.print("\ntry:")
+        say("\ntry:")
         for line in why.commands:
-            console.print(f"  {line}", markup=False, soft_wrap=True)
+            say(f"  {line}")
