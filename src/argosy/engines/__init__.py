@@ -18,6 +18,9 @@ ENGINES = {
     "vllm": "argosy.engines.vllm:VllmEngine",
 }
 
+# What an engine can do before it is known which model it will load; a standby process does it.
+AHEAD = {"openvino": "argosy.engines.openvino.channel:start_ahead"}
+
 # Encoder-decoder checkpoints and files OpenVINO cannot read go to the engine that reads everything.
 DEFAULT_ENGINE = "openvino"
 FALLBACK_ENGINE = "transformers"

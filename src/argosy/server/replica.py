@@ -8,17 +8,10 @@ from argosy.serving.registry import ModelRegistry
 from argosy.web.lifecycle import Lifecycle
 
 
-def _no_seconds() -> dict[str, float]:
-    return {}
-
-
 class Replica(Lifecycle):
-    """A server whose work is models. It is ready once they answer, and dead when an engine is.
+    """A server whose work is models. It is ready once they answer, and dead when an engine is."""
 
-    start_seconds: what the start has taken so far, by its parts.
-    """
-
-    def __init__(self, start_seconds: Callable[[], dict[str, float]] = _no_seconds) -> None:
+    def __init__(self, start_seconds: Callable[[], dict[str, float]] | None = None) -> None:
         super().__init__("the model is loading")
         self.registry = ModelRegistry()
-        self.start_seconds = start_seconds
+        self.start_seconds = start_seconds or self.start_seconds

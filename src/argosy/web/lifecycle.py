@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from enum import StrEnum
 
 
@@ -15,14 +16,22 @@ class Phase(StrEnum):
     DEAD = "dead"
 
 
+def _no_parts() -> dict[str, float]:
+    return {}
+
+
 class Lifecycle:
-    """The phase of one process, why it is in it, and how many requests are open."""
+    """The phase of one process, why it is in it, and how many requests are open.
+
+    start_seconds: what the start has taken so far, by its parts; told with the readiness.
+    """
 
     def __init__(self, starting: str) -> None:
         """starting: what callers are told until the server is ready."""
         self.phase = Phase.STARTING
         self.reason = starting
         self.in_flight = 0
+        self.start_seconds: Callable[[], dict[str, float]] = _no_parts
         self.changed = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()

@@ -22,11 +22,15 @@ _TAG = "operations"
 
 
 class PhaseBody(msgspec.Struct, frozen=True, kw_only=True):
-    """What a probe says. phase: starting, ready, draining or dead. reason: empty when ready."""
+    """What a probe says. phase: starting, ready, draining or dead. reason: empty when ready.
+
+    start_seconds: what the start has taken so far, by its parts.
+    """
 
     status: str
     phase: str
     reason: str
+    start_seconds: dict[str, float] = {}
 
 
 class VersionBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +110,7 @@ class Operations:
             status="ok" if is_good else "unavailable",
             phase=self._lifecycle.phase.value,
             reason=self._lifecycle.reason,
+            start_seconds={name: round(seconds, 4) for name, seconds in self._lifecycle.start_seconds().items()},
         )
         return _json(body, 200 if is_good else 503)
 

@@ -1,5 +1,8 @@
 """The child process as the event loop sees it: commands out, events in, and the moment it dies.
 
+A child can be started before anybody knows what model it will load (`start_ahead`): its imports are then done when a
+replica is asked for, and the first channel that opens takes it.
+
 Shapes: one `on_event` call per message, on the event loop; one `on_death` call, with the reason, at most.
 """
 
@@ -9,7 +12,9 @@ import asyncio
 import contextlib
 import signal
 import socket
+import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 
 import msgspec
@@ -21,6 +26,34 @@ _DECODER = msgspec.msgpack.Decoder(Event)
 _EXIT_SECONDS = 5.0
 
 
+class Child(msgspec.Struct, frozen=True):
+    """A process of `worker.py` and our end of the socket to it."""
+
+    process: subprocess.Popen[bytes]
+    connection: socket.socket
+
+
+# The one that was started ahead. It belongs to this process, as the standby's role does.
+_AHEAD: deque[Child] = deque()
+
+
+def start_ahead() -> None:
+    """Start a child for the first channel that will open. Raises: OSError."""
+    _AHEAD.append(_start_child())
+
+
+def _start_child() -> Child:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        argv = [sys.executable, "-m", "argosy.engines.openvino.worker", str(theirs.fileno())]
+        try:
+            process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=(theirs.fileno(),))  # noqa: S603 - our own module
+        except OSError:
+            ours.close()
+            raise
+    return Child(process, ours)
+
+
 class Channel(asyncio.Protocol):
     """One child and the socket to it."""
 
@@ -29,7 +62,7 @@ class Channel(asyncio.Protocol):
         self._on_death = on_death
         self._buffer = FrameBuffer()
         self._transport: asyncio.WriteTransport | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._is_closing = False
 
     @property
@@ -39,23 +72,13 @@ class Channel(asyncio.Protocol):
 
     async def open(self) -> None:
         """Start the child. Cancels: leaves nothing running. Raises: EngineError if it cannot start."""
-        ours, theirs = socket.socketpair()
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "argosy.engines.openvino.worker",
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
+            child = _AHEAD.popleft() if _AHEAD else _start_child()
+            self._process = child.process
             loop = asyncio.get_running_loop()
-            self._transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
+            self._transport, _ = await loop.create_unix_connection(lambda: self, sock=child.connection)
         except OSError as exc:
-            ours.close()
             raise EngineError(f"the engine's process cannot start: {exc}") from exc
-        finally:
-            theirs.close()
 
     def send(self, command: Command) -> None:
         """Queue the command for the child's next step. After the child's death it goes nowhere."""
@@ -74,7 +97,7 @@ class Channel(asyncio.Protocol):
 
     def kill(self) -> None:
         """End the child now, whatever it does."""
-        if self._process is not None and self._process.returncode is None:
+        if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
 
@@ -83,9 +106,8 @@ class Channel(asyncio.Protocol):
         if self._process is None:
             return "its process never started"
         try:
-            async with asyncio.timeout(_EXIT_SECONDS):
-                code = await self._process.wait()
-        except TimeoutError:
+            code = await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
             return "its process does not end"
         if code < 0:
             name = signal.Signals(-code).name
@@ -101,11 +123,10 @@ class Channel(asyncio.Protocol):
         if self._process is None:
             return
         try:
-            async with asyncio.timeout(_EXIT_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
+            await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
             self.kill()
-            await self._process.wait()
+            await asyncio.to_thread(self._process.wait)
         except asyncio.CancelledError:
             self.kill()
             raise
