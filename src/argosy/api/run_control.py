@@ -14,6 +14,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
+import msgspec
 import uvloop
 
 import argosy
@@ -53,6 +54,10 @@ def run_with(spec: ControlSpec, companion: Companion) -> int:
     start_logging(spec)
     allow_open_files()
     prepare(state)
+    # The state's own key always opens the API: commands of the same user and the gateway hold it.
+    key = state.admin_key.read_text(encoding="ascii").strip()
+    keys_file = spec.api_keys_file or state.admin_keys_file
+    spec = msgspec.structs.replace(spec, api_keys_file=keys_file, api_keys=(*spec.api_keys, key))
     with held(state):
         bound = bind(spec)
         try:
@@ -87,7 +92,8 @@ class _Life:
             backend = await stack.enter_async_context(self._open_backend())
             loop = ControlLoop(store, backend, self._settings())
             plane = ControlPlane(store, backend, loop)
-            api = build_api(self._spec, plane, self._metrics, self._lifecycle)
+            replica_key = self._state.replica_key.read_text(encoding="ascii").strip()
+            api = build_api(self._spec, plane, self._metrics, self._lifecycle, replica_key=replica_key)
             await self._listener.start(api.edge)
             stack.push_async_callback(self._listener.stop, LAST_WORDS_SECONDS)
             say(f"control plane: {self._listener.url}  (console; its key: {self._state.admin_key})")

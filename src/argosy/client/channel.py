@@ -29,13 +29,13 @@ _MAX_ERROR_BYTES = 2**20
 _BY_STATUS: Mapping[int, type[ArgosyError]] = {404: NotFound, 429: Overloaded, 500: ArgosyError, 503: Unavailable}
 
 
-class _Detail(msgspec.Struct):
+class _Detail(msgspec.Struct, frozen=True):
     message: str = ""
     reason: str = ""
     param: str | None = None
 
 
-class _Body(msgspec.Struct):
+class _Body(msgspec.Struct, frozen=True):
     error: _Detail = _Detail()
 
 
