@@ -27,8 +27,10 @@ from argosy.control.publishing import Publisher
 from argosy.control.reasons import EventReason
 from argosy.control.routes import service_route
 from argosy.control.scaling_ticks import ScalingTicks
+from argosy.control.service_status import refused_status
 from argosy.control.services import Decision, reconcile
 from argosy.control.settings import ControlSettings, SteadyClock
+from argosy.control.validation import spec_refusal
 from argosy.control.world import World
 from argosy.core.errors import ArgosyError, Conflict, NotFound
 from argosy.core.inference_service import InferenceService, InferenceServiceStatus, Revision
@@ -194,6 +196,11 @@ class ControlLoop:
     async def _decided(self, name: str, now: float) -> Decision | None:
         """Ask what to do about a service; a new revision is stored at once, because all else hangs on it."""
         service = self.world.services[name]
+        refusal = spec_refusal(service, self.world.revisions_of(name))
+        if refusal is not None:
+            status, note = refused_status(service, refusal, now)
+            await self._written(service, status, () if status == service.status else (note,), None, now)
+            return None
         try:
             decision = reconcile(self.world.observed(service, now), now)
             if decision.create_revision is not None:

@@ -6,14 +6,20 @@ from collections.abc import Mapping
 
 import msgspec
 
-from argosy.control.conditions import Picture, conditions_of, phase_of
+from argosy.control.conditions import Picture, conditions_of, phase_of, refused_condition, since
 from argosy.control.course import Course
 from argosy.control.desired import scaling_notes
 from argosy.control.notes import Note, warning
 from argosy.control.reasons import ConditionReason, EventReason
 from argosy.control.running import ABSENT
 from argosy.control.scene import Scene
-from argosy.core.inference_service import InferenceServiceStatus, RevisionStatus, RolloutStatus
+from argosy.core.inference_service import (
+    InferenceService,
+    InferenceServiceStatus,
+    RevisionStatus,
+    RolloutStatus,
+    ServicePhase,
+)
 from argosy.core.metadata import ConditionStatus
 
 
@@ -45,6 +51,20 @@ def status_of(
         scaling_message=message,
         woken_at=now if is_woken else before.woken_at,
     )
+
+
+def refused_status(service: InferenceService, problem: str, now: float) -> tuple[InferenceServiceStatus, Note]:
+    """The status of a service whose spec cannot be followed: all stays as it is, and says so."""
+    before = service.status
+    refused = since(refused_condition(problem), before.conditions, now)
+    others = tuple(each for each in before.conditions if each.type != refused.type)
+    status = msgspec.structs.replace(
+        before,
+        observed_generation=service.metadata.generation,
+        phase=ServicePhase.FAILED,
+        conditions=(refused, *others),
+    )
+    return status, warning(EventReason.SPEC_REFUSED, problem)
 
 
 def _revision_status(name: str, scene: Scene, course: Course, weights: Mapping[str, int]) -> RevisionStatus:

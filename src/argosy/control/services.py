@@ -63,7 +63,8 @@ def reconcile(observed: Observed, now: float) -> Decision:
         verdict=judged,
     )
     status = status_of(scene, step.status, course, weights, now)
-    notes = () if existing is not None else (_created(made),)
+    forgotten = _forgotten(scene, step.status)
+    notes = (*((_created(made),) if existing is None else ()), *(_deleted(each) for each in forgotten))
     return Decision(
         create_revision=None if existing is not None else made,
         weights=weights,
@@ -71,7 +72,7 @@ def reconcile(observed: Observed, now: float) -> Decision:
         delete=tuple(
             f"{service.metadata.name}-{name}" for name in scene.running if not is_kept(scene, course, step.status, name)
         ),
-        delete_revisions=_forgotten(scene, step.status),
+        delete_revisions=forgotten,
         status=status,
         notes=(*notes, *step.notes, *status_notes(scene, status)),
         memory=memory,
@@ -144,6 +145,11 @@ def _forgotten(scene: Scene, rollout: RolloutStatus) -> tuple[Revision, ...]:
 def _created(revision: Revision) -> Note:
     message = f"{revision.short_name} runs {revision.spec.template.model}"
     return Note(reason=EventReason.REVISION_CREATED, message=message, subject=revision.short_name)
+
+
+def _deleted(revision: Revision) -> Note:
+    message = f"{revision.short_name} ({revision.spec.template.model}) left the history"
+    return Note(reason=EventReason.REVISION_DELETED, message=message, subject=revision.short_name)
 
 
 def _requeue(scene: Scene, rollout: RolloutStatus, zero_since: Mapping[str, float], now: float) -> float | None:

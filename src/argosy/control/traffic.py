@@ -120,7 +120,8 @@ class TrafficLedger:
             self._doubtful_at = now
         if is_comparable and before is not None:
             for name, traffic in view.services.items():
-                self._add(name, before.services.get(name), traffic, now)
+                if name in before.services:  # Else a baseline, too: it may have been known to the gateway before.
+                    self._add(name, before.services[name], traffic, now)
         return frozenset(name for name, traffic in view.services.items() if traffic.held > 0)
 
     def totals(self, service: str) -> ServiceTotals:
@@ -184,11 +185,10 @@ class TrafficLedger:
     def _fresh(self, now: float) -> Iterable[_GatewayView]:
         return (view for view in self._gateways.values() if now - view.at <= self._stale_seconds)
 
-    def _add(self, name: str, before: ServiceTraffic | None, after: ServiceTraffic, now: float) -> None:
+    def _add(self, name: str, before: ServiceTraffic, after: ServiceTraffic, now: float) -> None:
         if before == after:
             return
-        was = before if before is not None else ServiceTraffic(service=name)
-        grown = _grown(was, after)
+        grown = _grown(before, after)
         if grown is None:
             self._doubtful_at = now
             return

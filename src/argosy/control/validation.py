@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import msgspec
 
+from argosy.control.reasons import ConditionReason
 from argosy.control.workloads import SERVE_ARGS
 from argosy.core.errors import Conflict, SpecError
 from argosy.core.inference_service import (
@@ -43,6 +44,15 @@ def check_service(service: InferenceService, others: Iterable[InferenceService],
     taken = list(_name_clashes(service, others))
     if taken:
         raise Conflict("; ".join(taken))
+
+
+def spec_refusal(service: InferenceService, revisions: Iterable[Revision]) -> str | None:
+    """Why a stored spec cannot be followed; None = it can. Only a spec not seen before, or refused before, is read."""
+    seen = service.status.observed_generation == service.metadata.generation
+    was_refused = any(each.reason == ConditionReason.SPEC_REFUSED for each in service.status.conditions)
+    if seen and not was_refused:
+        return None
+    return "; ".join(spec_problems(service, revisions)) or None
 
 
 def spec_problems(service: InferenceService, revisions: Iterable[Revision]) -> Iterator[str]:

@@ -38,14 +38,16 @@ class World:
         return tuple(self.revisions.get(service, {}).values())
 
     def memory_of(self, service: InferenceService, now: float) -> ServiceMemory:
-        """What is remembered of a service; at first sight, what its status says is held."""
+        """What is remembered of a service; at first sight, what its status says is held. A plan leaves no memory."""
         name = service.metadata.name
-        if name not in self.memories:
-            decision = first_decision(service)
-            self.memories[name] = ServiceMemory(
-                watched_since=now, decision=decision, history=held_history(decision.replicas)
-            )
-        return self.memories[name]
+        known = self.memories.get(name)
+        if known is not None:
+            return known
+        decision = first_decision(service)
+        fresh = ServiceMemory(watched_since=now, decision=decision, history=held_history(decision.replicas))
+        if name in self.services:
+            self.memories[name] = fresh
+        return fresh
 
     def observed(self, service: InferenceService, now: float) -> Observed:
         """What a decision sees of a service."""
