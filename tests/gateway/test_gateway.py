@@ -108,6 +108,7 @@ async def test_d19_nothing_of_the_clients_goes_upstream_but_the_body_and_its_ids
         (b"content-length", str(len(body)).encode()),
         (b"content-type", b"application/json"),
         (b"host", a.address.encode()),
+        (b"x-argosy-caller", b"key-1"),
         (b"x-argosy-usage", b"1"),
         (b"x-request-id", b"my-id"),
     ]
@@ -520,7 +521,7 @@ async def test_a_sticky_caller_meets_one_revision(live, replicas) -> None:
 
 async def test_a_shadow_is_measured_and_never_seen(live, replicas) -> None:
     a, b = await replicas("a", "b")
-    b.default = reset()
+    b.default = reset(b"H")
     async with live() as gateway:
         two = route(a.endpoint("v1"), b.endpoint("v2"), shadow=ShadowPolicy(revision="v2"))
         weightless = tuple(

@@ -11,10 +11,10 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from argosy.core.errors import ArgosyError, EngineDead, EngineError
-from argosy.core.principal import Scope
+from argosy.core.principal import Principal, Scope
 from argosy.core.web_spec import WebSpec
 from argosy.observe.metrics import Metrics
-from argosy.web.access import door_for, presented_key
+from argosy.web.access import billed_to, door_for, presented_key
 from argosy.web.api_keys import ApiKeys, StoredKey, digest_of
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.lifecycle import Lifecycle, Phase
@@ -134,3 +134,20 @@ def test_d15_schemes_are_case_insensitive_and_browsers_send_basic() -> None:
     assert presented_key("bearer the-key") == presented_key("BEARER the-key") == "the-key"
     assert presented_key(f"Basic {pair}") == "the-key"
     assert presented_key("Digest the-key") is None
+
+
+@pytest.mark.parametrize(
+    ("key", "named", "counted_to"),
+    [
+        ("key-admin", "ann", "ann"),
+        ("key-admin", "", "admin"),
+        ("key-admin", "a b", "admin"),
+        ("key-infer", "ann", "infer"),
+        ("", "ann", ""),
+    ],
+)
+def test_only_an_admin_key_speaks_for_another_caller(key, named, counted_to) -> None:
+    door = door_for(WebSpec(), keys() if key else ApiKeys(), API)
+    principal = door.keys.principal(key) if key else Principal()
+    assert principal is not None
+    assert billed_to({b"x-argosy-caller": named.encode()}, principal, door) == counted_to

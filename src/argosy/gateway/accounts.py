@@ -1,7 +1,7 @@
 """What each key has used, and whether it may use more: quotas before a request, settled after it; counts by key.
 
 Tokens are what the replica counted. Of a request that was cut off, only what passed is known: its prompt, estimated,
-if an answer had begun, and one token per event. So leaving just before the end does not make tokens free (D-33).
+and one token per event. So leaving just before the end does not make tokens free (D-33).
 Key names come from the key file, so they are bounded as labels (D-35).
 """
 
@@ -57,14 +57,16 @@ class Account:
         self._call = call
         self._expected = expected
 
-    def close(self, attempt: Attempt | None) -> None:
-        """attempt: the one whose answer the client got, or got a part of; None if there was none."""
-        used = Usage() if attempt is None else attempt.usage or _passed(attempt)
+    def close(self, attempt: Attempt | None, *, is_cut: bool) -> None:
+        """attempt: the last replica asked, None if there was none. is_cut: the client, or its deadline, ended it."""
+        used = Usage()
+        if attempt is not None:
+            used = attempt.usage or _passed(attempt, is_cut=is_cut)
         self._accounts.settle(self._call, self._expected, used)
 
 
-def _passed(attempt: Attempt) -> Usage:
-    """What is known of an answer whose usage never came."""
-    if attempt.first_at is None:
+def _passed(attempt: Attempt, *, is_cut: bool) -> Usage:
+    """What is known of an answer whose usage never came: a failure of ours before its first byte is free."""
+    if attempt.first_at is None and not is_cut:
         return Usage()
     return Usage(prompt_tokens=attempt.call.prompt_tokens, completion_tokens=attempt.num_events)

@@ -59,9 +59,10 @@ class Attempt:
         self._count()
         self._healthy(now)
 
-    def overloaded(self, *, is_final: bool) -> None:
+    def overloaded(self, now: float, *, is_final: bool) -> None:
         """The replica's queue is full. is_final: the client is told so."""
         self.has_verdict = True
+        self.state.health = outlier.after_no_verdict(self.state.health, now)
         if is_final:
             self.counters.requests += 1
             self.counters.failed()

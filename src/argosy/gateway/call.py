@@ -49,8 +49,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         return self.prefix.prompt_bytes // _BYTES_PER_TOKEN + 1
 
     def question(self) -> Question:
-        """What a replica is asked: the body as it came, and no header of the client's but those that name its ids."""
+        """What a replica is asked: the body as it came, and no header of the client's but those that name its ids.
+
+        The key's name goes along, so that a replica is fair to callers and not to gateways.
+        """
         headers = [_JSON, USAGE_HEADER]
+        if self.caller.principal.name:
+            headers.append((b"x-argosy-caller", self.caller.principal.name.encode("ascii", "replace")))
         if self.caller.request_id:
             headers.append((b"x-request-id", self.caller.request_id.encode()))
         if self.caller.traceparent:

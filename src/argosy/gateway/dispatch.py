@@ -53,6 +53,10 @@ class Delivery(Protocol):
         """Whether the deadline ends it now."""
         ...
 
+    def asked(self, attempt: Attempt) -> None:
+        """A replica is being asked."""
+        ...
+
     async def deliver(self, answer: Answer, attempt: Attempt) -> None:
         """Pass the answer on to its end, and give the attempt its verdict. Raises: ReplicaFailure."""
         ...
@@ -101,6 +105,7 @@ class Dispatcher:
     async def _attempt(self, call: Call, attempt: Attempt, delivery: Delivery, search: _Search) -> Attempt | None:
         """Ask one replica; the next attempt if this one came to nothing, None if the call is answered."""
         try:
+            delivery.asked(attempt)
             answer = await self.ask(attempt)
             try:
                 check_refusal(answer)
@@ -138,7 +143,7 @@ class Dispatcher:
         search.num_overloaded += 1
         another = self._retry(call, search) if search.num_overloaded <= MAX_OVERLOADED_RETRIES else None
         if another is not None:
-            attempt.overloaded(is_final=False)
+            attempt.overloaded(self._clock(), is_final=False)
         return another
 
     def _retry(self, call: Call, search: _Search) -> Attempt | None:

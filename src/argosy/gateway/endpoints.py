@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from argosy.core.load_report import ReplicaLoad, ReplicaReport
+import msgspec
+
+from argosy.core.load_report import PrefixChanges, ReplicaLoad, ReplicaReport
 from argosy.core.routing import Endpoint, EndpointLoad
 from argosy.gateway.outlier import EndpointHealth, HealthPhase, takes_requests
 
@@ -45,12 +47,15 @@ class EndpointState:
         return 2 * (runs or DEFAULT_MAX_NUM_SEQS) - self.in_flight
 
     def heard(self, report: ReplicaReport | None, now: float) -> None:
-        """It answered a question about its state; None if we cannot read the answer."""
+        """It answered a question about its state; None if we cannot read the answer.
+
+        Its prefix blocks are not kept here: the index has them, and a report to the control plane must stay small.
+        """
         self.is_reachable = True
         self.heard_at = now
         self.is_leaving = report is not None and report.phase != _READY
         if report is not None:
-            self.report, self.reported_at = report, now
+            self.report, self.reported_at = msgspec.structs.replace(report, prefix=PrefixChanges()), now
 
     def load(self, held_blocks: int) -> EndpointLoad:
         """What a balancer sees of it. held_blocks: of the request's beginning."""
@@ -74,7 +79,7 @@ class EndpointState:
         )
 
     def to_replica_load(self, now: float) -> ReplicaLoad:
-        """What the control plane is told of it. Prefix blocks are for balancers only."""
+        """What the control plane is told of it."""
         return ReplicaLoad(
             replica=self.endpoint.replica,
             revision=self.endpoint.revision,

@@ -95,20 +95,22 @@ class Relay(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Raises: any ArgosyError, if no byte has been sent."""
         parts, call = self._parts, self._call
-        account = parts.accounts.open(call)
+        account, is_cut = parts.accounts.open(call), True
         headers = [(b"x-argosy-service", call.service.name.encode()), *parts.accounts.headers(call.caller.principal)]
         sink = self._sink = Sink(send, headers)
         parts.open_relays.add(self)
         try:
             async with asyncio.timeout(self._seconds_left()) as self._limit:
                 await self._answer(sink, _header(scope["headers"], b"cache-control"))
+            is_cut = False
         except TimeoutError:
             await self._end_with(sink, self._ending or self._deadline_exceeded(), scope["path"])
         except ReplicaFailure as failure:
+            is_cut = False
             await self._end_with(sink, failure, scope["path"])
         finally:
             parts.open_relays.discard(self)
-            account.close(self._attempt)
+            account.close(self._attempt, is_cut=is_cut)
 
     async def _answer(self, sink: Sink, cache_control: bytes) -> None:
         """From the cache, or from a replica."""
@@ -159,10 +161,13 @@ class Relay(Response):
             self._ending = error
             self._limit.reschedule(asyncio.get_running_loop().time())
 
+    def asked(self, attempt: Attempt) -> None:
+        """A replica is being asked: from here, leaving costs."""
+        self._attempt = attempt
+
     async def deliver(self, answer: Answer, attempt: Attempt) -> None:
         """Pass an answer on. Raises: ReplicaFailure."""
         assert self._sink is not None
-        self._attempt = attempt
         if _header(answer.headers, b"content-type").startswith(b"text/event-stream"):
             await self._stream(answer, attempt, self._sink)
         else:
@@ -226,7 +231,7 @@ class Relay(Response):
         """The attempt's verdict on a whole answer. Raises: ReplicaFailure if it is none."""
         now = self._clock()
         if status == 429:
-            attempt.overloaded(is_final=True)
+            attempt.overloaded(now, is_final=True)
         elif status >= 500:
             attempt.failed(ReplicaFailure(FailureKind.RESET, f"the replica answered {status}"), now)
         elif status >= 400:

@@ -7,7 +7,10 @@ stay as long as the gateway. When the control plane is away, the last table stay
 from __future__ import annotations
 
 import difflib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
+
+import msgspec
 
 from argosy.core.errors import InvalidRequest, ModelNotFound, Unavailable
 from argosy.core.load_report import ServiceTraffic
@@ -21,6 +24,7 @@ from argosy.gateway.response_cache import ResponseCache
 from argosy.gateway.retry_budget import RetryBudget
 
 _MAX_LISTED = 10
+_MAX_GONE = 256
 
 
 class ServiceState:
@@ -79,7 +83,7 @@ class ServiceState:
             return
         usable = [state for state in self.endpoints.values() if state.is_usable(now)]
         if usable:
-            self.line.admit(max(0, sum(state.room for state in usable)) or _probe_room(usable))
+            self.line.admit(sum(max(0, state.room) for state in usable))
         elif self.route.failure and not self.endpoints:
             self.line.dismiss(no_replica(self.route))
 
@@ -105,6 +109,7 @@ class Services:
         self._wake = wake
         self._services: dict[str, ServiceState] = {}
         self._names: dict[str, ServiceState] = {}
+        self._gone: OrderedDict[str, ServiceState] = OrderedDict()
         self.table = RouteTable()
 
     def __iter__(self) -> Iterator[ServiceState]:
@@ -119,7 +124,7 @@ class Services:
         self._services = {}
         self._names = {}
         for route in table.services:
-            service = known.pop(route.service, None)
+            service = known.pop(route.service, None) or self._gone.pop(route.service, None)
             if service is None:
                 service = ServiceState(route, self._wake)
             else:
@@ -128,8 +133,7 @@ class Services:
             for name in (route.service, *route.names):
                 self._names.setdefault(name, service)
         for gone in known.values():
-            gone.endpoints = {}
-            gone.line.dismiss(ModelNotFound(f"the service {gone.name!r} was deleted", param="model"))
+            self._leave(gone)
         self.tick(now)
         return True
 
@@ -160,6 +164,14 @@ class Services:
         """Where replicas are."""
         return frozenset(state.endpoint.address for service in self for state in service.endpoints.values())
 
+    def _leave(self, gone: ServiceState) -> None:
+        """A service was deleted. Should its name come back, its counts go on: in a report they only ever grow."""
+        gone.update(msgspec.structs.replace(gone.route, revisions=()))
+        gone.line.dismiss(ModelNotFound(f"the service {gone.name!r} was deleted", param="model"))
+        self._gone[gone.name] = gone
+        if len(self._gone) > _MAX_GONE:
+            self._gone.popitem(last=False)
+
     def _unknown(self, name: str) -> str:
         shown = name if len(name) <= 96 else name[:93] + "..."
         near = difflib.get_close_matches(name[:96], self._names, n=1)
@@ -174,8 +186,3 @@ def no_replica(route: ServiceRoute) -> Unavailable:
         f"{route.service!r} has no replica: {route.failure}: ask `argosy why {route.service}`",
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
-
-
-def _probe_room(usable: list[EndpointState]) -> int:
-    """Replicas that have nothing of ours to finish would never move the line again: they get one each."""
-    return sum(state.in_flight == 0 for state in usable)

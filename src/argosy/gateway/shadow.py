@@ -75,7 +75,7 @@ class Shadows:
         try:
             check_refusal(answer)
             if answer.status == 429:
-                attempt.overloaded(is_final=True)
+                attempt.overloaded(self._clock(), is_final=True)
             elif answer.status >= 400:
                 attempt.refused_caller(self._clock())
             else:

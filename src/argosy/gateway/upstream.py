@@ -17,6 +17,7 @@ Parsing is llhttp's, strict. Runs in one event loop; nothing here is shared betw
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import cast
@@ -30,6 +31,12 @@ BUFFER_BYTES = 256 * 1024
 HEAD_BYTES = 32 * 1024
 MAX_IDLE = 128
 _STALE_SECONDS = 0.25
+# After 15 s of nothing, every 5 s, three times. Linux's names; a kernel without them keeps its own pace.
+_KEEP_ALIVE = [((socket.SOL_SOCKET, socket.SO_KEEPALIVE), 1)] + [
+    ((socket.IPPROTO_TCP, getattr(socket, name)), value)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+]
 
 
 class UpstreamSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,8 +221,11 @@ class _Connection(asyncio.Protocol):
     # --- what the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is open."""
+        """The socket is open. The kernel asks after the other side while nothing passes: a host may vanish."""
         self._transport = cast(asyncio.Transport, transport)
+        if (connected := transport.get_extra_info("socket")) is not None:
+            for option, value in _KEEP_ALIVE:
+                connected.setsockopt(*option, value)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of the answer; from a replica that was asked nothing, they are the end of the connection."""

@@ -11,13 +11,14 @@ import base64
 import binascii
 import ipaddress
 import logging
+import re
 import socket
 from collections.abc import Iterable
 
 import msgspec
 
 from argosy.core.errors import Forbidden, InvalidRequest, SpecError, Unauthorized
-from argosy.core.principal import Principal
+from argosy.core.principal import Principal, Scope
 from argosy.core.web_spec import WebSpec
 from argosy.observe.metrics import Metrics
 from argosy.web.api_keys import ApiKeys, WatchedKeys, plain_keys, read_keys
@@ -26,6 +27,7 @@ from argosy.web.paths import PROBES, Paths
 logger = logging.getLogger(__name__)
 
 _EVERYONE = Principal()
+_CALLER = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 Head = dict[bytes, bytes]
@@ -137,6 +139,17 @@ def authenticate(path: str, head: Head, door: Door) -> Principal:
     if not principal.may(scope):
         raise Forbidden(f"key {principal.name!r} lacks the scope {scope.value!r}: use a key that has it")
     return principal
+
+
+def billed_to(head: Head, principal: Principal, door: Door) -> str:
+    """The name that fairness counts a request to: the key's own, or the one a gateway asks for (`x-argosy-caller`).
+
+    Only a key with the scope admin may speak for others, as the gateway's does; nobody else can pass as two callers.
+    """
+    named = head.get(b"x-argosy-caller")
+    if named is None or not door.keys or not principal.may(Scope.ADMIN) or not _CALLER.fullmatch(named):
+        return principal.name
+    return named.decode("ascii")
 
 
 def presented_key(authorization: str) -> str | None:

@@ -117,7 +117,7 @@ class Edge:
         exchange.limit_body(length, settings.max_body_bytes)
         state = scope.setdefault("state", {})
         state["request_id"] = exchange.request_id
-        state["principal"] = principal.name
+        state["principal"] = access.billed_to(head, principal, settings.door)
         state["caller"] = principal
         state["caller"] = principal
         scope["app"] = self
