@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
@@ -17,18 +16,12 @@ import msgspec
 from argosy.backends import BackendSpec
 from argosy.backends.changes import Changes
 from argosy.backends.local import inventory, rendering
+from argosy.backends.local.adoption import match
 from argosy.backends.local.housekeeping import HOUSE_SECONDS, Housekeeping
 from argosy.backends.local.launcher import Launcher
 from argosy.backends.local.log_files import LogFiles
 from argosy.backends.local.placement import Machine, place_all
-from argosy.backends.local.processes import (
-    Process,
-    ProcessIdentity,
-    boot_id,
-    identify,
-    kill_group_of,
-    processes_with_token,
-)
+from argosy.backends.local.processes import Process, boot_id, kill_group_of, token_bearers
 from argosy.backends.local.records import Records, ReplicaRecord
 from argosy.backends.local.replica import LocalSettings, Replica
 from argosy.backends.local.standby import standby_program
@@ -60,7 +53,6 @@ class LocalBackend:
         self._logs = logs
         self._launcher = launcher
         self._machine = machine
-        self._boot_id = boot_id()
         self._workloads: dict[str, Workload] = {}
         self._replicas: dict[str, Replica] = {}
         self._orders = count()
@@ -77,12 +69,7 @@ class LocalBackend:
 
     async def apply(self, workload: Workload) -> None:
         """As in the interface. Raises: SpecError if names or command cannot be used."""
-        try:
-            require_name(workload.name, "workload")
-        except InvalidRequest as exc:
-            raise SpecError(exc.message) from exc
-        if not workload.argv or not all("\0" not in word for word in workload.argv) or min(workload.replicas, 0):
-            raise SpecError(f"workload {workload.name!r} has no command that can be run: its argv is {workload.argv!r}")
+        _require_runnable(workload)
         place_all(workload.resources, workload.replicas if workload.gang else 1, self._machine, ())
         async with self._writing:
             if self._workloads.get(workload.name) != workload:
@@ -149,16 +136,18 @@ class LocalBackend:
 
     async def open(self, token_prefix: str) -> None:
         """Find again what an earlier backend left running; end what is ours and on no record. Raises: BackendError."""
+        found = await asyncio.to_thread(token_bearers, token_prefix)
         workloads, records = await asyncio.to_thread(lambda: (self._records.workloads(), self._records.replicas()))
-        tokens = await asyncio.to_thread(processes_with_token, token_prefix)
+        adoption = match(records, found, boot_id())
+        for pid in adoption.strays:
+            logger.warning("ended a process that is on no record", extra={"pid": pid})
+            kill_group_of(pid)
+        for record in adoption.finished:
+            await asyncio.to_thread(self._records.forget_replica, record.name)
         self._workloads = {each.name: each for each in workloads}
         self._orders = count(max((each.order for each in records), default=-1) + 1)
-        adopted = [replica for record in records if (replica := self._adopted(record, tokens)) is not None]
-        known = {each.record.token for each in adopted}
-        for pid, token in tokens.items():
-            if token not in known:
-                logger.warning("ended a process on no record", extra={"pid": pid, "token": token})
-                kill_group_of(pid)
+        adopted = [self._adopted(record) for record in (*adoption.running, *adoption.ended)]
+        adopted.sort(key=lambda each: each.record.order)
         await self._first_look([each for each in adopted if each.process is not None and not each.is_draining])
         self._is_settling = True
         for replica in adopted:
@@ -184,23 +173,14 @@ class LocalBackend:
                 await asyncio.wait(tasks)
             self._launcher.standby.close()
 
-    def _adopted(self, record: ReplicaRecord, tokens: dict[int, str]) -> Replica | None:
-        """The replica of a record, with its process if that still runs; None if it was only to be ended."""
+    def _adopted(self, record: ReplicaRecord) -> Replica:
+        """The replica of a record found again, with its process if that still runs."""
         process = None
-        identity = record.process or _leader(record.token, tokens)
-        if identity is not None and identity.boot_id == self._boot_id and tokens.get(identity.pid) == record.token:
-            with suppress(ProcessLookupError):
-                process = Process(identity, record.token, lambda: None)
-        if process is None:
-            if record.drained_at is not None:
-                self._records.forget_replica(record.name)
-                return None
-            was_running = record.process is not None
-            record = msgspec.structs.replace(
-                record, process=None, ready_at=None, restarts=record.restarts + was_running, boot_id=self._boot_id
-            )
-        else:
-            record = msgspec.structs.replace(record, process=identity)
+        if record.process is not None:
+            try:
+                process = Process(record.process, record.token, lambda: None)
+            except ProcessLookupError:  # it ended since it was found
+                record = msgspec.structs.replace(record, process=None)
         replica = Replica(record, self, process)
         replica.is_granted = True
         logger.info("adopted replica", extra={"replica": record.name, "is_running": process is not None})
@@ -251,7 +231,7 @@ class LocalBackend:
         name = replica_name(workload.name, secrets.randbelow(NUM_SUFFIXES))
         while name in self._replicas:
             name = replica_name(workload.name, secrets.randbelow(NUM_SUFFIXES))
-        record = ReplicaRecord(name=name, order=next(self._orders), workload=workload, boot_id=self._boot_id)
+        record = ReplicaRecord(name=name, order=next(self._orders), workload=workload)
         self._add(Replica(record, self))
 
     def _add(self, replica: Replica) -> None:
@@ -348,13 +328,15 @@ class LocalBackend:
                 logger.exception("housekeeping failed")
 
 
-def _leader(token: str, tokens: dict[int, str]) -> ProcessIdentity | None:
-    """The process with this token that leads its session: what was started in the moment its starter was killed."""
-    for pid, each in tokens.items():
-        with suppress(ProcessLookupError):
-            if each == token and os.getsid(pid) == pid:
-                return identify(pid)
-    return None
+def _require_runnable(workload: Workload) -> None:
+    try:
+        require_name(workload.name, "workload")
+    except InvalidRequest as exc:
+        raise SpecError(exc.message) from exc
+    if not workload.argv or "\0" in "".join((*workload.argv, *workload.env, *workload.env.values())):
+        raise SpecError(f"workload {workload.name!r} has no command that can be run: its argv is {workload.argv!r}")
+    if workload.replicas < 0 or workload.warm_spares < 0:
+        raise SpecError(f"workload {workload.name!r} asks for less than no replicas: use 0 or more")
 
 
 @asynccontextmanager

@@ -32,12 +32,21 @@ class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
     boot_id: str
 
 
+class TokenBearer(msgspec.Struct, frozen=True, kw_only=True):
+    """A living process of ours. is_leader: it leads its session, so we started it ourselves."""
+
+    identity: ProcessIdentity
+    token: str
+    is_leader: bool
+
+
 class Stat(msgspec.Struct, frozen=True, kw_only=True):
     """A line of /proc/pid/stat, as far as we need it. Ticks and pages in the kernel's own units."""
 
     pid: int
     state: str
     group: int
+    session: int
     start_ticks: int
     cpu_ticks: int
     resident_pages: int
@@ -60,6 +69,7 @@ def read_stat(pid: int) -> Stat | None:
         pid=pid,
         state=fields[0],
         group=int(fields[2]),
+        session=int(fields[3]),
         cpu_ticks=int(fields[11]) + int(fields[12]),
         start_ticks=int(fields[19]),
         resident_pages=int(fields[21]),
@@ -74,16 +84,11 @@ def all_stats() -> Iterator[Stat]:
             yield stat
 
 
-def identify(pid: int) -> ProcessIdentity | None:
-    """Who has this pid now; None if nobody."""
-    stat = read_stat(pid)
-    return None if stat is None else ProcessIdentity(pid=pid, start_ticks=stat.start_ticks, boot_id=boot_id())
-
-
-def processes_with_token(prefix: str) -> dict[int, str]:
-    """Living processes whose environment carries a token that begins so: pid → token."""
-    found = {}
+def token_bearers(prefix: str) -> list[TokenBearer]:
+    """Living processes whose environment carries a token that begins so."""
+    found = []
     wanted = f"{TOKEN_VARIABLE}={prefix}".encode()
+    boot = boot_id()
     for stat in all_stats():
         try:
             environment = (_PROC / str(stat.pid) / "environ").read_bytes()
@@ -91,7 +96,9 @@ def processes_with_token(prefix: str) -> dict[int, str]:
             continue
         for entry in environment.split(b"\0"):
             if entry.startswith(wanted):
-                found[stat.pid] = entry.partition(b"=")[2].decode(errors="replace")
+                token = entry.partition(b"=")[2].decode(errors="replace")
+                identity = ProcessIdentity(pid=stat.pid, start_ticks=stat.start_ticks, boot_id=boot)
+                found.append(TokenBearer(identity=identity, token=token, is_leader=stat.session == stat.pid))
     return found
 
 
@@ -182,7 +189,7 @@ class Process:
         """Before the leader is reaped: until then nobody else can have its number, so the group is surely ours."""
         if os.getpgrp() == self.pid:
             return
-        is_ours = _is_child(self.pid) or self.token in processes_with_token(self.token).values()
+        is_ours = _is_child(self.pid) or bool(token_bearers(self.token))
         if is_ours:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)

@@ -35,14 +35,13 @@ class ReplicaRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     workload: what its process was started from. token: what its process carries in its environment; new with each
     start. process: None between the intent to start one and its start. start_number: 1 = the first.
-    drained_at: monotonic seconds at which it was told to end, which hold for this run of the kernel (`boot_id`).
+    drained_at: monotonic seconds at which it was told to end; they hold for the run of the kernel of its process.
     started_at, ready_at: unix seconds.
     """
 
     name: str
     order: int
     workload: Workload
-    boot_id: str
     token: str = ""
     port: int = 0
     process: ProcessIdentity | None = None

@@ -217,7 +217,7 @@ class Replica:
             self.kill_for(
                 reason,
                 sentence.format(
-                    silence=now - self.health.answered_at,
+                    silence=self.health.silent_seconds,
                     path=workload.liveness.path,
                     failures=self.health.live_failures,
                     start=workload.start_timeout_seconds,
@@ -268,16 +268,19 @@ class Replica:
         workload, now = self.record.workload, time.monotonic()
         address = (HOST, self.record.port)
         async with self._place.probes:
-            seconds = health.probe_seconds(self.health, workload.readiness, workload, now)
-            ready = await ask(address, workload.readiness.path, seconds)
+            allowed = health.probe_seconds(self.health, workload.readiness, workload, now)
+            ready = await ask(address, workload.readiness.path, allowed)
             self._read_start_seconds(ready)
-            if ready is not None and ready.status == 200:
-                return Answers(ready=True)
             live = None
-            if self.health.has_been_ready:
+            if self.health.has_been_ready and (ready is None or ready.status != 200):
                 seconds = health.probe_seconds(self.health, workload.liveness, workload, time.monotonic())
                 live = await ask(address, workload.liveness.path, seconds)
-        return Answers(ready=None if ready is None else False, live=None if live is None else live.status == 200)
+                allowed += seconds
+        return Answers(
+            ready=None if ready is None else ready.status == 200,
+            live=None if live is None else live.status == 200,
+            allowed_seconds=allowed,
+        )
 
     def _read_start_seconds(self, answer: Answer | None) -> None:
         """A replica of ours tells in its readiness what its start consisted of."""
