@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+from tests.control.conftest import PROMOTED, Gateway, Stage
 
 from argosy.control.loop import ControlLoop
 from argosy.core.errors import BackendError, StoreError
@@ -14,7 +15,6 @@ from argosy.core.interfaces import Change
 from argosy.core.metadata import Condition, ConditionStatus, Event
 from argosy.core.scaling import ScalingMetric, ScalingPolicy
 from argosy.core.workload import ReplicaPhase
-from tests.control.conftest import PROMOTED, Gateway, Stage
 
 pytestmark = pytest.mark.anyio
 

@@ -6,6 +6,7 @@ Found by it are the corners that no table of cases thinks of; each step is one r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import msgspec
@@ -189,10 +190,8 @@ class Life(RuleBasedStateMachine):
         """Within a look, at a write or a call of choice; another control plane takes over."""
         self.store.writes_left, self.store.is_after, self.backend.calls_left = writes, is_after, calls
         self.loop._resync_at = self.now
-        try:
+        with contextlib.suppress(Killed):
             self.armed_look()
-        except Killed:
-            pass
         self.store.writes_left = self.backend.calls_left = None
         self.loop = self.control()
 
