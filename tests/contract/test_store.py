@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from argosy.core.engine import EngineSettings
 from argosy.core.errors import Conflict, InvalidRequest, NotFound
 from argosy.core.inference_service import (
     InferenceService,
@@ -216,7 +217,9 @@ async def test_a_write_that_changes_nothing_is_none(store: Store) -> None:
 
 async def test_what_would_not_read_back_is_refused_and_nothing_is_changed(store: Store) -> None:
     poison = change(service().spec, scaling=ScalingPolicy(target=float("nan")))
-    for bad in (change(service(), spec=poison), service("\ud800")):
+    local = change(service().spec.template, engine_settings=EngineSettings(cache_dir=Path("/x")))
+    unsaid = change(service(), spec=change(service().spec, template=local))
+    for bad in (change(service(), spec=poison), service("\ud800"), unsaid):
         with pytest.raises(InvalidRequest, match="cannot be stored"):
             await store.put(bad)
     assert await store.list(InferenceService) == []

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from argosy.api.fleet_routes import FleetRoutes
+from argosy.api.loop_metrics import show_world
 from argosy.api.plane import ControlPlane
 from argosy.api.scrape import MergedMetrics
 from argosy.api.service_routes import ServiceRoutes
@@ -27,7 +28,6 @@ from argosy.web.paths import Paths
 
 _PATHS = Paths(default_scope=Scope.ADMIN, pages=frozenset({"/"}), page_prefixes=("/assets/",))
 _ABOUT = "Argosy's control plane: declared services, their replicas, their traffic."
-_METRICS_PATH = "/metrics"
 
 
 class App(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,15 +55,16 @@ def build_api(
     """Everything a control plane answers. replica_key: what its replicas ask for. Raises: SpecError without any key."""
     if not spec.has_keys:
         raise SpecError("the control plane's API starts programs, so it needs a key: pass --api-keys-file")
+    show_world(metrics, plane.loop.world, plane.loop.clock)
     merged = MergedMetrics(metrics, plane.loop.world, plane.loop.clock, replica_key=replica_key)
     served = [
         *ServiceRoutes(plane).routes(),
         *FleetRoutes(plane).routes(),
-        Route(_METRICS_PATH, _Metrics(merged).show),
+        Route("/metrics", _Metrics(merged).show),
     ]
     operations = Operations(lifecycle, metrics, _ABOUT).routes(served)
     page = Page(resources.files("argosy.api") / "console").routes()
-    routes = [*served, *page, *(route for route in operations if route.path != _METRICS_PATH)]
+    routes = [*served, *page, *operations]
     settings = EdgeSettings(
         door=door_for(spec, load_keys(spec, metrics), _PATHS),
         max_body_bytes=spec.limits.max_body_bytes,

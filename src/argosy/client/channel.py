@@ -93,7 +93,7 @@ class Channel:
         Cancels: the request may have been done. Raises: what the server raised; DeadlineExceeded; BackendError if
         nobody answers.
         """
-        content = None if body is None else msgspec.json.encode(body)
+        content = None if body is None else msgspec.json.encode(body, enc_hook=str)
         tries = 2 if method == "GET" else 1
         try:
             async with asyncio.timeout(self._timeout_seconds):

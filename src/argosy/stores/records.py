@@ -57,17 +57,17 @@ def kind_of(resource: type) -> Kind:
 
 
 def encoded(resource: Resource) -> bytes:
-    """The record's bytes. Raises: InvalidRequest if they would not read back as the same resource (NaN, surrogates)."""
+    """The record's bytes. Raises: InvalidRequest if they would not read back the same (NaN, surrogates, paths)."""
     try:
         body = msgspec.json.encode(resource)
         resource.metadata.name.encode()
         if msgspec.json.decode(body, type=type(resource)) == resource:
             return body
         reason = "it would read back as something else"
-    except (msgspec.ValidationError, UnicodeEncodeError) as exc:
+    except (msgspec.ValidationError, UnicodeEncodeError, TypeError) as exc:
         reason = str(exc)
     raise InvalidRequest(
-        f"{_called(resource)} cannot be stored ({reason}): numbers must be finite and text must be Unicode"
+        f"{_called(resource)} cannot be stored ({reason}): give it finite numbers, Unicode text and nothing JSON lacks"
     )
 
 

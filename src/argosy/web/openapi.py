@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -35,7 +36,7 @@ def openapi_document(routes: Iterable[Route], description: str) -> dict[str, Any
     """OpenAPI 3.1 of the routes that carry an `Operation`. description: what the server is."""
     described = [(route, operation) for route in routes if (operation := operation_of(route))]
     types = _types(operation for _, operation in described)
-    schemas, components = msgspec.json.schema_components(types, ref_template=_REF_TEMPLATE)
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF_TEMPLATE, schema_hook=_schema_of)
     by_type = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route, operation in described:
@@ -57,6 +58,13 @@ def openapi_document(routes: Iterable[Route], description: str) -> dict[str, Any
         },
         "security": [{"apiKey": []}, {}],
     }
+
+
+def _schema_of(kind: type) -> dict[str, Any]:
+    """What msgspec does not know. Raises: NotImplementedError, as it wants it."""
+    if kind is Path:
+        return {"type": "string"}
+    raise NotImplementedError(kind)
 
 
 def _types(operations: Iterable[Operation]) -> list[type]:

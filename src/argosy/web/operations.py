@@ -55,7 +55,7 @@ class Operations:
         self._routes: list[Route] = []
 
     def routes(self, served: list[Route]) -> list[Route]:
-        """Our routes; `served` are the others, for the OpenAPI document."""
+        """Our routes, but for paths that `served` has already; all of them go into the OpenAPI document."""
         own = [
             Route("/livez", self.livez),
             Route("/readyz", self.readyz),
@@ -66,6 +66,8 @@ class Operations:
             Route("/metrics", self.metrics),
             Route("/openapi.json", self.openapi),
         ]
+        taken = {route.path for route in served}
+        own = [route for route in own if route.path not in taken]
         self._routes = [*served, *own]
         return own
 

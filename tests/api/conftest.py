@@ -1,0 +1,8 @@
+"""The control plane that the tests of this room speak to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

@@ -1,0 +1,8 @@
+"""The client is tested against the real API: `tests/api/live_control.py`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "api"))
