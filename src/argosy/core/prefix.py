@@ -10,7 +10,7 @@ Source: chained block hashes as in vLLM's prefix cache and the Gateway API's pre
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -76,11 +76,11 @@ def prefix_of(body: bytes) -> PromptPrefix | None:
 
 def block_hashes(text: bytes, *, seed: str) -> tuple[int, ...]:
     """One 63-bit hash per full block of `text`, each covering everything before it. seed: keeps models apart."""
-    before = seed.encode("utf-8", "surrogatepass")
+    so_far = sha256(seed.encode("utf-8", "surrogatepass") + b"\0")
     hashes = []
     for start in range(0, min(len(text) - BLOCK_BYTES + 1, MAX_BLOCKS * BLOCK_BYTES), BLOCK_BYTES):
-        before = blake2b(text[start : start + BLOCK_BYTES], digest_size=8, key=before[:64]).digest()
-        hashes.append(int.from_bytes(before, "little") >> 1)
+        so_far.update(text[start : start + BLOCK_BYTES])
+        hashes.append(int.from_bytes(so_far.digest()[:8], "little") >> 1)
     return tuple(hashes)
 
 
