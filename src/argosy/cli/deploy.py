@@ -95,6 +95,9 @@ def command(
     promote_interval: Annotated[
         float | None, typer.Option(help="Least seconds on a step. [60]", rich_help_panel=_ROLLOUT)
     ] = None,
+    promote_requests: Annotated[
+        int | None, typer.Option(help="Answers of the new revision a step needs. [50]", rich_help_panel=_ROLLOUT)
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Change nothing; print what would run.", rich_help_panel=_ROLLOUT)
     ] = False,
@@ -136,7 +139,7 @@ def command(
             "warm_spares": warm_spares,
         }
     )
-    if rollout := promotion_fields(promote, promote_interval):
+    if rollout := promotion_fields(promote, promote_interval, promote_requests):
         fields["rollout"] = rollout
     wishes = _of_files(file, model, name, fields) if file else [_of_flags(model, name, fields)]
     client = open_client(state, control)

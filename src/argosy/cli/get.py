@@ -132,9 +132,6 @@ async def _show_one(client: ControlClient, name: str, *, is_wide: bool) -> None:
     console.print()
     for condition in status.conditions:
         say(f"{condition.type}={condition.status.value} ({condition.reason}) {condition.message}".rstrip())
-    for title, message in (("Rollout", status.rollout.message), ("Scaling", status.scaling_message)):
-        if message:
-            say(f"{title}: {message}")
     console.print()
     console.print(revision_table(service, await client.revisions(name), now))
     if replicas := await client.replicas(name):

@@ -78,21 +78,18 @@ def typed(text: str) -> Value:
         return text
 
 
-def promotion_fields(steps: str | None, interval_seconds: float | None) -> dict[str, PromotionPolicy | None]:
+def promotion_fields(
+    steps: str | None, interval_seconds: float | None, min_requests: int | None
+) -> dict[str, PromotionPolicy | None]:
     """`5,25,50,100` as the policy; `off` as none. Raises: InvalidRequest."""
-    if steps is None:
-        if interval_seconds is not None:
-            raise InvalidRequest("--promote-interval is of no use without --promote: add --promote 5,25,50,100")
-        return {}
-    if steps.strip().lower() == NO_PROMOTION:
-        return {"promotion": None}
+    details = without_none({"interval_seconds": interval_seconds, "min_requests": min_requests})
+    if steps is None or steps.strip().lower() == NO_PROMOTION:
+        if details:
+            flags = "--promote-interval and --promote-requests"
+            raise InvalidRequest(f"{flags} are of no use without a promotion: add --promote 5,25,50,100")
+        return {} if steps is None else {"promotion": None}
     try:
         percents = tuple(int(step.strip().removesuffix("%")) for step in steps.split(","))
     except ValueError as exc:
         raise InvalidRequest(f"--promote {steps[:64]!r} is no list of percents: write 5,25,50,100, or off") from exc
-    policy = PromotionPolicy(steps=percents)
-    return {
-        "promotion": policy
-        if interval_seconds is None
-        else msgspec.structs.replace(policy, interval_seconds=interval_seconds)
-    }
+    return {"promotion": PromotionPolicy(steps=percents, **details)}

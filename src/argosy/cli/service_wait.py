@@ -57,7 +57,8 @@ def transition_line(service: InferenceService) -> str:
     parts = [f"{status.phase.value:12}{status.ready_replicas}/{status.desired_replicas} ready"]
     if sum(each.weight > 0 for each in status.revisions) > 1:
         parts.append(traffic_text(service))
-    if message := status.rollout.message if status.rollout.phase not in _OVER else ready_message(service):
+    is_taking_over = status.rollout.stable and status.rollout.phase not in _OVER
+    if message := status.rollout.message if is_taking_over else ready_message(service):
         parts.append(message)
     return "  ".join(parts)
 

@@ -13,9 +13,9 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
-from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -28,13 +28,15 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from argosy.cli.exits import exit_code as exit_code
 
 T = TypeVar("T")
 MIN_WIDTH = 60
 PIPE_WIDTH = 160
+_MESSAGE = "MESSAGE"
+_LEAST_MESSAGE_WIDTH = 28
 
 
 def _console(*, stderr: bool) -> Console:
@@ -106,13 +108,26 @@ def table(*headers: str, right: Iterable[str] = ()) -> Table:
 
 
 def fitted(drawn: Table, *optional: str) -> Table:
-    """`drawn` without as many of its optional columns, the last first, as it takes to fit into the terminal."""
-    unbounded = console.options.update(max_width=2**16)
-    for header in reversed(optional):
-        if Measurement.get(console, unbounded, drawn).maximum <= console.width:
-            break
-        drawn.columns = [column for column in drawn.columns if column.header != header.upper()]
-    return drawn
+    """`drawn` without as many of its optional columns, the last first, as it takes to fit into the terminal.
+
+    A column `message` gives way first, down to a few words a line; no other is broken if it can be helped.
+    """
+    columns, left = [*drawn.columns], [*optional]
+    while (is_wide := sum(map(_least_width, columns)) > console.width) and left:
+        dropped = left.pop().upper()
+        columns = [column for column in columns if column.header != dropped]
+    headers = [str(column.header) for column in columns]
+    result = table(*headers, right=[str(column.header) for column in columns if column.justify == "right"])
+    for column in result.columns:
+        column.no_wrap = not is_wide and column.header != _MESSAGE
+    for row in zip(*(column.cells for column in columns), strict=True):
+        result.add_row(*row)
+    return result
+
+
+def _least_width(column: Column) -> int:
+    width = max(cell_len(str(cell)) for cell in (column.header, *column.cells)) + 2
+    return min(width, _LEAST_MESSAGE_WIDTH) if column.header == _MESSAGE else width
 
 
 def byte_columns() -> tuple[ProgressColumn, ...]:

@@ -37,10 +37,10 @@ def _show(why: Why) -> None:
         for line in why.log_tail:
             say(f"  | {line}")
     for replica, phases in why.start_seconds.items():
-        drawn = table(f"start of {replica}", "took", right=("took",))
+        drawn = table("part", "took", right=("took",))
         for part, seconds in phases.items():
             drawn.add_row(part, seconds_text(seconds))
-        console.print()
+        say(f"\nwhere the start of {replica} went:")
         console.print(drawn)
     if why.commands:
         say("\ntry:")
