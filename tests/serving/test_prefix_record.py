@@ -95,13 +95,14 @@ def test_who_was_away_too_long_gets_everything() -> None:
     record = _record(10**9)
     record.enter((1,), 10)
     known = record.changes(0).sequence
-    record.enter(tuple(range(2, prefix_record.LOGGED_CHANGES)), 10)
-    assert not record.changes(known).is_whole
-    record.enter(tuple(range(10**6, 10**6 + 10)), 10)
-    record.enter((5 * 10**6,), 10)
+    chunk = prefix_record.LOGGED_CHANGES // 16
+    for number in range(1, 17):
+        record.enter(tuple(range(number * 10**6, number * 10**6 + chunk)), 10)
+    assert len(record.changes(known).added) == prefix_record.LOGGED_CHANGES
+    record.enter((2, 3), 10)
     whole = record.changes(known)
     assert whole.is_whole
-    assert len(whole.added) == prefix_record.LOGGED_CHANGES - 1 + 11
+    assert len(whole.added) == prefix_record.LOGGED_CHANGES + 3
 
 
 _prompts = st.lists(st.integers(1, 15), max_size=6, unique=True).map(tuple)

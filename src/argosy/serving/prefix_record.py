@@ -16,7 +16,7 @@ Source: block hashes and eviction order as in vLLM's automatic prefix caching.
 from __future__ import annotations
 
 import secrets
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from argosy.core.load_report import PrefixChanges
@@ -37,7 +37,8 @@ class PrefixRecord:
         self._held: OrderedDict[int, float] = OrderedDict()
         self._tokens = 0.0
         self._sequence = first_sequence or secrets.randbits(48) + 1
-        self._log: OrderedDict[int, int] = OrderedDict()
+        self._log: deque[tuple[int, list[int]]] = deque()
+        self._logged = 0
         self._forgotten = self._sequence
         self._answers = 0
 
@@ -51,51 +52,52 @@ class PrefixRecord:
         if not blocks:
             self.add_answer(prompt_tokens)
             return
-        self._sequence += 1
         each = prompt_tokens / len(blocks)
         held = self._held
+        changed = []
         for block in reversed(blocks):  # so that the end of the prompt is the first to go
             if block in held:
                 held.move_to_end(block)
             else:
                 held[block] = each
                 self._tokens += each
-                self._note(block)
-        self._evict()
+                changed.append(block)
+        self._evict(changed)
 
     def add_answer(self, tokens: int) -> None:
         """Tokens that took room and that no later prompt's blocks name: an answer, or a short prompt."""
-        if tokens <= 0:
-            return
-        self._answers += 1
-        self._held[-self._answers] = tokens
-        self._tokens += tokens
-        self._sequence += 1
-        self._evict()
+        if tokens > 0:
+            self._answers += 1
+            self._held[-self._answers] = tokens
+            self._tokens += tokens
+            self._evict([])
 
     def changes(self, since: int) -> PrefixChanges:
         """What differs from what an asker knows. O(changes), or of everything if `since` is unknown."""
         if not self._forgotten <= since <= self._sequence:
             newest = [block for block in reversed(self._held) if block > 0][:_LARGEST_WHOLE]
             return PrefixChanges(sequence=self._sequence, is_whole=True, added=tuple(newest))
-        added: list[int] = []
-        removed: list[int] = []
-        for block, sequence in reversed(self._log.items()):
+        changed: set[int] = set()
+        for sequence, blocks in reversed(self._log):
             if sequence <= since:
                 break
-            (added if block in self._held else removed).append(block)
-        return PrefixChanges(sequence=self._sequence, is_whole=False, added=tuple(added), removed=tuple(removed))
+            changed.update(blocks)
+        added = tuple(block for block in changed if block in self._held)
+        removed = tuple(block for block in changed if block not in self._held)
+        return PrefixChanges(sequence=self._sequence, is_whole=False, added=added, removed=removed)
 
-    def _evict(self) -> None:
+    def _evict(self, changed: list[int]) -> None:
+        """Make room, and log what came (`changed`) and went."""
         while self._tokens > self._capacity and self._held:
             block, tokens = self._held.popitem(last=False)
             self._tokens -= tokens
             if block > 0:
-                self._note(block)
-
-    def _note(self, block: int) -> None:
-        """The block changed sides just now."""
-        self._log[block] = self._sequence
-        self._log.move_to_end(block)
-        while len(self._log) > LOGGED_CHANGES:
-            self._forgotten = self._log.popitem(last=False)[1]
+                changed.append(block)
+        if not changed:
+            return
+        self._sequence += 1
+        self._log.append((self._sequence, changed))
+        self._logged += len(changed)
+        while self._logged > LOGGED_CHANGES:
+            self._forgotten, lost = self._log.popleft()
+            self._logged -= len(lost)
