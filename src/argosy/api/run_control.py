@@ -101,6 +101,7 @@ class _Life:
             stack.push_async_callback(_ended, looping)
             self._lifecycle.ready()
             calm_collector()
+            stack.enter_context(announced(self._state, self._address("")))
             gateway_url = await stack.enter_async_context(companion(backend, self._listener.url))
             stack.enter_context(announced(self._state, self._address(gateway_url)))
             logger.info("ready", extra={"url": self._listener.url})
