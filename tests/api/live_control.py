@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,19 @@ class LiveControl:
         headers = {"authorization": f"Bearer {self.keys[key]}"} if key else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, **options)
 
-    async def no_streams(self) -> None:
-        """Return once no stream is open; fails if that takes longer than two seconds."""
-        async with asyncio.timeout(2):
-            while self.plane.streams.num_open:  # noqa: ASYNC110  # there is no event for it
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Return once it holds; fails if that takes longer than five seconds."""
+        async with asyncio.timeout(5):
+            while not holds():  # noqa: ASYNC110  # there is no event for everything a test may look at
                 await asyncio.sleep(0.005)
+
+    async def no_streams(self) -> None:
+        """Return once no stream is open."""
+        await self.until(lambda: not self.plane.streams.num_open)
+
+    async def ready(self, name: str = "chat", replicas: int = 1) -> None:
+        """Return once the loop sees so many replicas that answer."""
+        await self.until(lambda: sum(len(each.ready()) for each in self.loop.world.statuses_of(name)) >= replicas)
 
 
 @asynccontextmanager
@@ -86,13 +94,15 @@ async def live_control(
     store: Store | None = None,
     limits: dict[str, Any] | None = None,
     streams: Streams | None = None,
+    keys: dict[str, str] | None = None,
     **fields: Any,
 ) -> AsyncIterator[LiveControl]:
-    """`async with live_control(tmp_path) as control:`; more fields go into ControlSpec."""
+    """`async with live_control(tmp_path) as control:`; more fields go into ControlSpec.
+
+    keys: those of an earlier one in the same directory.
+    """
     keys_file = directory / "keys.json"
-    if keys_file.exists():
-        keys_file.unlink()
-    keys = {scope.value: create_key(keys_file, scope.value, (scope,)) for scope in Scope}
+    keys = keys or {scope.value: create_key(keys_file, scope.value, (scope,)) for scope in Scope}
     spec = ControlSpec(
         port=fields.pop("port", 0),
         api_keys_file=keys_file,

@@ -67,8 +67,7 @@ class ControlPlane:
             try:
                 return await self._store.put(given)
             except Conflict:
-                now = await self._current(declared.metadata.name)
-                if now is None or (current is not None and now.metadata.generation != current.metadata.generation):
+                if current is None or given.metadata.resource_version != current.metadata.resource_version:
                     raise
         raise Conflict(f"service {declared.metadata.name!r} is written without end: try again in a moment")
 
@@ -175,12 +174,6 @@ class ControlPlane:
         check_service(declared, services, await self._revisions(name))
         current = next((each for each in services if each.metadata.name == name), None)
         return current, _based_on(current, declared)
-
-    async def _current(self, name: str) -> InferenceService | None:
-        try:
-            return await self._store.get(InferenceService, name)
-        except NotFound:
-            return None
 
     async def _revisions(self, name: str) -> tuple[Revision, ...]:
         found = [each for each in await self._store.list(Revision) if each.spec.service == name]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import httpx
@@ -176,3 +176,24 @@ class Channel:
             return BackendError(f"no control plane answers at {self.url}: start one with `argosy up`")
         what = str(exc) or type(exc).__name__
         return BackendError(f"the connection to the control plane at {self.url} broke ({what}): try again")
+
+
+async def ticking(source: AsyncGenerator[T], seconds: float) -> AsyncGenerator[T | None]:
+    """The items of a source, and None whenever none came for so long. Cancels: closes the source."""
+    async with aclosing(source):
+        coming: asyncio.Future[T] = asyncio.ensure_future(anext(source))
+        try:
+            while True:
+                await asyncio.wait((coming,), timeout=seconds)
+                if not coming.done():
+                    yield None
+                    continue
+                try:
+                    item = coming.result()
+                except StopAsyncIteration:
+                    return
+                yield item
+                coming = asyncio.ensure_future(anext(source))
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from argosy.client.channel import Channel
+from argosy.client.channel import Channel, ticking
 from argosy.core.control_api import EventChange, EventList, ReplicaList, RevisionList, ServiceChange, ServiceList
 from argosy.core.control_spec import DEFAULT_CONTROL_URL
 from argosy.core.environment import read_environment
@@ -34,7 +34,7 @@ from argosy.core.state_dir import ControlAddress, StateDir, default_state_dir
 _SERVICES = "/v1/inferenceservices"
 _MAX_CONFLICTS = 20
 _RECONNECT_SECONDS = 0.2
-_SETTLED = frozenset({ServicePhase.READY, ServicePhase.IDLE, ServicePhase.FAILED})
+_LOOK_SECONDS = 1.0
 _MOVING = frozenset({RolloutPhase.PROGRESSING, RolloutPhase.PROMOTING})
 
 
@@ -79,8 +79,7 @@ class ControlClient:
 
     async def plan(self, service: InferenceService) -> Plan:
         """What `apply` would store, what would change, and exactly what the backend would run. Changes nothing."""
-        query = {"dry_run": "true"}
-        return await self._channel.call("PUT", _of(service.metadata.name), Plan, body=service, query=query)
+        return await self._channel.call("POST", f"{_of(service.metadata.name)}/plan", Plan, body=service)
 
     async def modify(
         self, name: str, change: Callable[[InferenceServiceSpec], InferenceServiceSpec]
@@ -175,14 +174,20 @@ class ControlClient:
         async with asyncio.timeout_at(end):
             first = await self.service(name)
         yield first
-        async with aclosing(self.watch_services()) as changes:
+        async with aclosing(ticking(self.watch_services(), _LOOK_SECONDS)) as changes:
             while True:
                 async with asyncio.timeout_at(end):
-                    change = await anext(changes, None)
-                if change is None:
-                    return
-                if change.resource.metadata.name == name:
-                    yield await self.service(name) if change.is_deleted else change.resource
+                    try:
+                        change = await anext(changes)
+                    except StopAsyncIteration:
+                        return
+                    # One that was deleted before the watch began is in none of its changes, so it is asked for.
+                    if change is None or (change.is_deleted and change.resource.metadata.name == name):
+                        found = await self.service(name)
+                    else:
+                        found = change.resource
+                if found.metadata.name == name:
+                    yield found
 
     async def logs(
         self, service: str, *, replica: str | None = None, follow: bool = False, revision: str | None = None
@@ -212,9 +217,11 @@ class ControlClient:
 def is_settled(service: InferenceService) -> bool:
     """Whether the spec as it is now has come to an end, good or bad: nothing more will change by itself soon."""
     status = service.status
-    if status.observed_generation < service.metadata.generation or status.rollout.phase in _MOVING:
+    if status.observed_generation < service.metadata.generation:
         return False
-    return status.phase in _SETTLED or status.rollout.phase is RolloutPhase.ROLLED_BACK
+    if status.phase is ServicePhase.FAILED or status.rollout.phase is RolloutPhase.ROLLED_BACK:
+        return True
+    return status.phase in (ServicePhase.READY, ServicePhase.IDLE) and status.rollout.phase not in _MOVING
 
 
 def open_client(state: Path | None = None, url: str | None = None) -> ControlClient:
