@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from argosy.control.reasons import ConditionReason
+from argosy.control.rollout import NONE_IS_GOOD
 from argosy.control.running import Running, total_ready
 from argosy.core.errors import BackendError, StoreError, Unschedulable
 from argosy.core.inference_service import RolloutPhase, RolloutStatus, ServicePhase
@@ -21,8 +22,6 @@ READY = "Ready"
 PROGRESSING = "Progressing"
 SCALING = "Scaling"
 SYNCED = "Synced"
-
-_STARTED_LATE = "no replica became ready"
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +138,7 @@ def _progressing(rollout: RolloutStatus) -> Condition:
         RolloutPhase.STABLE: (ConditionStatus.FALSE, ConditionReason.ROLLOUT_COMPLETE),
     }
     status, reason = by_phase[rollout.phase]
-    if rollout.phase is RolloutPhase.PROGRESSING and rollout.message.startswith(_STARTED_LATE):
+    if rollout.phase is RolloutPhase.PROGRESSING and rollout.message.endswith(NONE_IS_GOOD):
         status, reason = ConditionStatus.FALSE, ConditionReason.PROGRESS_DEADLINE_EXCEEDED
     if rollout.phase is RolloutPhase.STABLE and rollout.message:
         reason = ConditionReason.TRAFFIC_SET

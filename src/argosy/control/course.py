@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from argosy.control.replica_counts import Goals, rolling_counts, split_by_weight, stepped_counts
+from argosy.control.revisions import number_of
 from argosy.control.rollout import IN_PROGRESS, replicas_for, step_percent
 from argosy.control.running import ABSENT
 from argosy.control.scene import Scene, needed_replicas, promotion_under_way
@@ -32,20 +33,26 @@ def leading(scene: Scene, rollout: RolloutStatus) -> str:
 
 
 def _others(scene: Scene, rollout: RolloutStatus, lead: str) -> list[str]:
-    """Who shares the rest of the traffic, the one that gets what nobody can carry first.
+    """Who shares the rest of the traffic: the good revision first, then the newest, no more than are needed.
 
-    A revision that lost a promotion, or was replaced while it was measured, gets nothing while the good one answers.
+    Those that are not needed lose their share, and then their replicas. A revision that lost a promotion, or was
+    replaced while it was measured, gets nothing while the good one answers.
     """
-    names = sorted((name for name in scene.running if name != lead), key=lambda name: -int(name[1:]))
-    stable = rollout.stable
-    if stable in names:
-        names.remove(stable)
-        names.insert(0, stable)
+    stable, ready = rollout.stable, scene.ready
+    names = sorted(
+        (name for name in scene.running if name != lead), key=lambda name: (name != stable, -number_of(name))
+    )
     is_measured = scene.observed.service.spec.rollout.promotion is not None
     trusted = [name for name in names if name == stable]
-    if is_measured and any(scene.ready.get(name, 0) for name in (*trusted, *([lead] if lead == stable else []))):
+    if is_measured and any(ready.get(name, 0) for name in (*trusted, *([lead] if lead == stable else []))):
         return trusted
-    return names
+    missing = max(1, scene.limits.least_ready - ready.get(lead, 0))
+    needed = []
+    for name in names:
+        if missing > 0 and ready.get(name, 0):
+            needed.append(name)
+            missing -= ready[name]
+    return needed
 
 
 def wished_weights(scene: Scene, rollout: RolloutStatus) -> dict[str, int]:
@@ -103,11 +110,11 @@ def _pinned_course(scene: Scene, serving: frozenset[str], frozen: frozenset[str]
     desired = sum(wanted.values())
     limits = msgspec.structs.replace(scene.limits, desired=desired)
     leaving = {name: int(limits.least_ready > 0 and name in serving) for name in scene.running if name not in wanted}
-    growing = sorted(wanted, key=lambda name: (-scene.traffic[name], -int(name[1:])))
+    growing = sorted(wanted, key=lambda name: (-scene.traffic[name], -number_of(name)))
     counts = stepped_counts(
         {**leaving, **wanted}, scene.running, limits, growing=growing, frozen=frozen - wanted.keys()
     )
-    newest = max((name for name, weight in scene.traffic.items() if weight), key=lambda name: int(name[1:]))
+    newest = max((name for name, weight in scene.traffic.items() if weight), key=lambda name: number_of(name))
     return Course(counts=_with_shadow(scene, counts), spares_of=newest)
 
 

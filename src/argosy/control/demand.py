@@ -8,8 +8,13 @@ import msgspec
 
 from argosy.control.capacity import Costs
 from argosy.control.scaling_history import ScalingHistory, recent
+from argosy.control.spans import Span
 
-FORECAST_SECONDS = 20.0
+# As few arrivals as tell the rate to within 1/sqrt(n), so that a large service follows its traffic faster.
+ENOUGH_ARRIVALS = 400.0
+LEAST_SECONDS = 5.0
+PRESENT_SECONDS = 2.0
+CLEAR = 1.0
 _WORK_VARIATION = 1.0  # squared coefficient of variation of a request's cost: 1 as for chats
 _MOST_DISPERSION = 20.0
 
@@ -31,23 +36,44 @@ def forecast(
     history: ScalingHistory, costs: Costs, window_seconds: float, ttft_seconds: float, margins: float
 ) -> Demand:
     """The work of the next half minute. margins: how many standard deviations to add."""
-    long = recent(history, window_seconds)
-    short = recent(history, FORECAST_SECONDS)
+    short = since_enough(history, window_seconds)
     if short.seconds <= 0:
         return Demand(requests_per_second=0.0, request_seconds=0.0, work=0.0, margin=0.0, backlog=0.0)
-    rate = max(short.arrivals / short.seconds, long.arrivals / long.seconds)
+    rate = short.arrivals / short.seconds
     each = request_seconds(history, costs)
-    spread = math.sqrt(rate / FORECAST_SECONDS * (dispersion(history) + _WORK_VARIATION))
-    now = recent(history, 2.0)
-    waiting = now.mean(now.waiting_seconds + now.held_seconds)
-    usual = now.mean(now.ready_seconds)
+    spread = math.sqrt(rate / short.seconds * (dispersion(history) + _WORK_VARIATION))
+    now = recent(history, PRESENT_SECONDS)
+    present = now.mean(now.running_seconds + now.waiting_seconds + now.held_seconds)
+    excess = max(present - now.mean(now.ready_seconds) * present_at(history, costs, history.limit.limit), 0.0)
     return Demand(
         requests_per_second=rate,
         request_seconds=each,
         work=rate * each,
         margin=margins * spread * each,
-        backlog=max(waiting - usual, 0.0) * each / max(ttft_seconds, 0.1) / 2,
+        backlog=excess * each / 2 / (CLEAR * max(ttft_seconds, 0.1)),
     )
+
+
+def present_at(history: ScalingHistory, costs: Costs, load: float) -> float:
+    """Requests that are in a replica at once when it is so loaded: those that come, times how long they stay."""
+    mix = history.mix.joined(history.sight)
+    each = request_seconds(history, costs)
+    if each <= 0:
+        return 1.0
+    stay_seconds = mix.generation_tokens / mix.completions / (costs.idle_pace * (1.0 - load))
+    return max(load / each * stay_seconds, 1.0)
+
+
+def since_enough(history: ScalingHistory, most_seconds: float) -> Span:
+    """The shortest recent past with enough arrivals to tell a rate from."""
+    found = Span(end=history.watched_seconds)
+    for span in reversed(history.spans):
+        if span.end <= history.watched_seconds - most_seconds:
+            break
+        if found.seconds >= LEAST_SECONDS and found.arrivals >= ENOUGH_ARRIVALS:
+            break
+        found = span.joined(found)
+    return found
 
 
 def request_seconds(history: ScalingHistory, costs: Costs) -> float:

@@ -17,14 +17,15 @@ import math
 import msgspec
 
 INITIAL_LIMIT = 0.5
-LEAST_LIMIT, MOST_LIMIT = 0.2, 0.9
+LEAST_LIMIT, MOST_LIMIT = 0.25, 0.85
 _GAIN = 0.05  # how far the limit rises in one _HORIZON_SECONDS without a miss
 _HORIZON_SECONDS = 300.0
 _LARGEST_STEP = 0.03
 _NEAR_RATIO = 0.75
 _BINS = 10
-_BIN_MEMORY_SECONDS = 1800.0
-_BIN_EVIDENCE = 100.0
+_BIN_MEMORY_REQUESTS = 3000.0
+_IDLE_BINS = 3
+_EVIDENCE_REQUESTS = 200.0
 
 
 class LoadLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,16 +81,15 @@ def adjusted(limit: LoadLimit, seen: Answers, target: float) -> LoadLimit:
 
 
 def _binned(limit: LoadLimit, seen: Answers, missed: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    keep = math.exp(-seen.seconds / _BIN_MEMORY_SECONDS)
     here = min(max(int(seen.load * _BINS), 0), _BINS - 1)
-    completions = [keep * old for old in limit.completions]
-    misses = [keep * old for old in limit.misses]
-    completions[here] += seen.completions
-    misses[here] += missed
+    keep = math.exp(-seen.completions / _BIN_MEMORY_REQUESTS)
+    completions, misses = list(limit.completions), list(limit.misses)
+    completions[here] = keep * completions[here] + seen.completions
+    misses[here] = keep * misses[here] + missed
     return tuple(completions), tuple(misses)
 
 
 def _hopeless_ratio(completions: tuple[float, ...], misses: tuple[float, ...]) -> float:
-    """The share that misses at whichever load it is least: more replicas do not help those."""
-    shares = [missed / count for count, missed in zip(completions, misses, strict=True) if count >= _BIN_EVIDENCE]
-    return min(shares, default=0.0)
+    """The share that misses where the load is low: more replicas do not help those. 0 while too little is known."""
+    known = sum(completions[:_IDLE_BINS])
+    return sum(misses[:_IDLE_BINS]) / known if known >= _EVIDENCE_REQUESTS else 0.0

@@ -107,4 +107,6 @@ def split_by_weight(total: int, weights: Mapping[str, int]) -> dict[str, int]:
     by_remainder = sorted(exact, key=lambda name: (counts[name] - exact[name], name))
     for name in by_remainder[: max(0, total - sum(counts.values()))]:
         counts[name] += 1
+    while sum(counts.values()) > max(total, len(counts)):
+        counts[max(counts, key=lambda name: (counts[name], name))] -= 1
     return counts

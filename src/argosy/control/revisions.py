@@ -12,6 +12,11 @@ from argosy.core.metadata import Metadata
 from argosy.core.workload import SERVICE_LABEL
 
 
+def number_of(revision: str) -> int:
+    """3 of `v3`."""
+    return int(revision[1:])
+
+
 def template_digest(template: RevisionTemplate) -> str:
     """What people compare templates by; equality decides."""
     return blake2b(msgspec.json.encode(template, enc_hook=str, order="sorted"), digest_size=8).hexdigest()

@@ -18,6 +18,7 @@ import msgspec
 from argosy.control.notes import Note, warning
 from argosy.control.promotion import Verdict, VerdictKind
 from argosy.control.reasons import EventReason
+from argosy.control.revisions import number_of
 from argosy.core.inference_service import PromotionPolicy, RolloutPhase, RolloutPolicy, RolloutStatus
 
 
@@ -51,6 +52,7 @@ class RolloutStep(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[Note, ...] = ()
 
 
+NONE_IS_GOOD = "and no revision is known to be good"
 IN_PROGRESS = frozenset({RolloutPhase.PROGRESSING, RolloutPhase.PROMOTING, RolloutPhase.PAUSED})
 
 
@@ -88,7 +90,7 @@ def next_rollout(policy: RolloutPolicy, before: RolloutStatus, facts: RolloutFac
 
 
 def _by_hand(before: RolloutStatus, facts: RolloutFacts) -> RolloutStep:
-    best = max(facts.traffic, key=lambda name: (facts.traffic[name], int(name[1:])))
+    best = max(facts.traffic, key=lambda name: (facts.traffic[name], number_of(name)))
     shown = ", ".join(f"{name} {weight} %" for name, weight in facts.traffic.items())
     status = RolloutStatus(stable=best, target=best, message=f"the spec sets the traffic: {shown}")
     if before.message == status.message:
@@ -193,7 +195,9 @@ def _waiting(policy: RolloutPolicy, status: RolloutStatus, facts: RolloutFacts) 
     deadline = policy.progress_deadline_seconds
     if _waiting_seconds(status, facts) < deadline:
         return RolloutStep(status=status)
-    message = f"no replica became ready within {deadline:g} s, and no revision is known to be good"
+    message = (
+        f"{facts.ready} of {facts.needed} replicas of {facts.target} became ready within {deadline:g} s, {NONE_IS_GOOD}"
+    )
     if status.message == message:
         return RolloutStep(status=status)
     status = _with(status, message=message)

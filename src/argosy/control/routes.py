@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from argosy.control.conditions import SYNCED
 from argosy.control.reasons import ConditionReason
+from argosy.control.revisions import number_of
 from argosy.control.running import CRASH_LOOP
 from argosy.core.inference_service import InferenceService, Revision
 from argosy.core.routing import Endpoint, RevisionRoute, ServiceRoute
@@ -20,7 +21,7 @@ def service_route(
 ) -> ServiceRoute:
     """One service. Adapters are routed if any revision that has a share, or would have one, serves them."""
     endpoints = {status.labels[REVISION_LABEL]: _endpoints(status) for status in statuses}
-    names = sorted((weights.keys() | endpoints.keys()) - {""}, key=lambda name: int(name[1:]))
+    names = sorted((weights.keys() | endpoints.keys()) - {""}, key=lambda name: number_of(name))
     adapters = {
         adapter
         for each in revisions

@@ -20,7 +20,7 @@ from argosy.core.scaling import ScalingSample
 
 MAX_STEP_SECONDS = 30.0
 SPAN_SECONDS = 1.0
-_MIX_SECONDS = 300.0
+_MIX_REQUESTS = 400.0
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +97,7 @@ def with_learning(history: ScalingHistory, sample: ScalingSample, target: float)
     return msgspec.structs.replace(
         history,
         sight=Span(end=history.watched_seconds),
-        mix=history.mix.faded(math.exp(-sight.seconds / _MIX_SECONDS)).joined(sight),
+        mix=history.mix.faded(math.exp(-sight.completions / _MIX_REQUESTS)).joined(sight),
         capacity=learned(history.capacity, sight),
         limit=limit,
     )

@@ -7,6 +7,7 @@ import msgspec
 from argosy.control.desired import bounded_decision
 from argosy.control.memory import ServiceMemory
 from argosy.control.replica_counts import Limits
+from argosy.control.revisions import number_of
 from argosy.control.rollout import promotion_of, replicas_for, step_percent
 from argosy.control.running import Running, running_of
 from argosy.control.settings import ControlSettings
@@ -51,7 +52,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 
     def is_return(self, stable: str) -> bool:
         """Whether the target is older than the good revision."""
-        return bool(stable) and int(self.target[1:]) < int(stable[1:])
+        return bool(stable) and number_of(self.target) < number_of(stable)
 
 
 def scene_of(observed: Observed, target: Revision) -> Scene:

@@ -11,6 +11,7 @@ from argosy.control.course import Course
 from argosy.control.desired import scaling_notes
 from argosy.control.notes import Note, warning
 from argosy.control.reasons import ConditionReason, EventReason
+from argosy.control.revisions import number_of
 from argosy.control.running import ABSENT
 from argosy.control.scene import Scene
 from argosy.core.inference_service import (
@@ -37,7 +38,7 @@ def status_of(
         is_stale=scene.observed.is_stale,
         is_stopped=scene.observed.service.spec.scaling.max_replicas == 0,
     )
-    names = sorted({*course.counts, *scene.running} - {""}, key=lambda name: int(name[1:]))
+    names = sorted({*course.counts, *scene.running} - {""}, key=lambda name: number_of(name))
     shown = [name for name in names if course.counts.get(name) or name in scene.running]
     is_woken = before.observed_generation > 0 and before.desired_replicas == 0 < decision.replicas
     return InferenceServiceStatus(
