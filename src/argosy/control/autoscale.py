@@ -33,7 +33,7 @@ from argosy.control.scaling_history import (
 from argosy.control.spans import Span
 from argosy.core.scaling import DEFAULT_TARGETS, ScalingDecision, ScalingMetric, ScalingPolicy, ScalingSample
 
-MARGINS = 1.0
+MARGINS = 0.0
 
 
 class ScalingOutcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from argosy.control.spans import Span
 ENOUGH_ARRIVALS = 400.0
 LEAST_SECONDS = 5.0
 PRESENT_SECONDS = 2.0
-CLEAR = 1.0
+CLEAR = 3.0
 _WORK_VARIATION = 1.0  # squared coefficient of variation of a request's cost: 1 as for chats
 _MOST_DISPERSION = 20.0
 

@@ -18,7 +18,7 @@ import msgspec
 
 INITIAL_LIMIT = 0.5
 LEAST_LIMIT, MOST_LIMIT = 0.25, 0.85
-_GAIN = 0.05  # how far the limit rises in one _HORIZON_SECONDS without a miss
+_GAIN = 0.1  # how far the limit rises in one _HORIZON_SECONDS without a miss
 _HORIZON_SECONDS = 300.0
 _LARGEST_STEP = 0.03
 _NEAR_RATIO = 0.75
