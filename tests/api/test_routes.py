@@ -134,6 +134,7 @@ async def test_a_plan_says_what_would_change_and_changes_nothing(tmp_path) -> No
         assert "serve" in rendered
         assert "smollm2" in rendered
         assert await control.store.list(InferenceService) == []
+        assert "chat" not in control.loop.world.memories
         await http.put(ONE, json=CHAT)
         stored = await ready(control)
         (applied,) = [control.backend.render(each) for each in control.backend._workloads.values()]
