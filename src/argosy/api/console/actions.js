@@ -60,14 +60,14 @@ export class Actions {
 
   async undo() {
     const { api, words } = this.context;
-    let revisions = [];
+    let [revisions, service] = [[], null];
     try {
-      revisions = await api.revisions(this.name());
+      [revisions, service] = await Promise.all([api.revisions(this.name()), api.service(this.name())]);
     } catch (error) {
       this.done(error.message);
       return;
     }
-    const present = JSON.stringify(this.service?.spec.template);
+    const present = JSON.stringify(service.spec.template);
     const older = revisions.filter((each) => JSON.stringify(each.spec.template) !== present).reverse();
     if (!older.length) {
       this.done(words("nothingToUndo"));

@@ -17,6 +17,7 @@ export class ControlApi {
     this.readKey = readKey;
   }
 
+  service(name) { return this.call("GET", path(name)); }
   top() { return this.call("GET", "v1/top"); }
   why(name) { return this.call("GET", `${path(name)}/why`); }
   async revisions(name) { return (await this.call("GET", `${path(name)}/revisions`)).items; }
@@ -25,7 +26,7 @@ export class ControlApi {
   /** Read the service, let `change` write into its spec, and store it; again if somebody else was faster. */
   async modify(name, change) {
     for (let attempt = 1; ; attempt += 1) {
-      const service = await this.call("GET", path(name));
+      const service = await this.service(name);
       change(service.spec);
       try {
         return await this.call("PUT", path(name), service);

@@ -11,6 +11,7 @@ import { applyWords, WORDS } from "./words.js";
 
 const PERIOD_MILLISECONDS = 1_000;
 const RETRY_MILLISECONDS = 1_000;
+const SETTLE_MILLISECONDS = 30;
 
 const state = {
   language: "en",
@@ -20,6 +21,7 @@ const state = {
   histories: new Map(),
   top: null,
   view: null,
+  soon: 0,
 };
 const words = (key) => WORDS[state.language][key] ?? key;
 const api = new ControlApi(() => state.key);
@@ -59,7 +61,11 @@ async function followServices() {
       for await (const { resource, is_deleted } of api.watch("v1/inferenceservices?watch=true", new AbortController().signal)) {
         if (is_deleted) seen.delete(resource.metadata.name);
         else seen.set(resource.metadata.name, resource);
-        state.services = new Map([...seen].sort(([one], [other]) => one.localeCompare(other)));
+        clearTimeout(state.soon);
+        state.soon = setTimeout(() => {
+          state.services = new Map([...seen].sort(([one], [other]) => one.localeCompare(other)));
+          draw();
+        }, SETTLE_MILLISECONDS);
       }
     } catch {
       // `poll` tells what is wrong; here it is only tried again.
