@@ -5,7 +5,18 @@ from __future__ import annotations
 import importlib
 import sys
 
-OWN = ("help_time", "chat_path_lines", "startup", "prefix", "memory", "overhead", "http_vs_engine", "scale_up", "reconcile_scale")
+OWN = (
+    "help_time",
+    "chat_path_lines",
+    "startup",
+    "prefix",
+    "memory",
+    "overhead",
+    "http_vs_engine",
+    "scale_up",
+    "reconcile_scale",
+    "store",
+)
 RIVALS = ("versus_llamacpp", "versus_vllm", "gateway_overhead")
 LONG = ("tuning", "soak", "step_times")
 

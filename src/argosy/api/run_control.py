@@ -20,6 +20,7 @@ import uvloop
 import argosy
 from argosy.api.app import build_api
 from argosy.api.local_state import announced, held, prepare
+from argosy.api.loop_metrics import LoopMetrics
 from argosy.api.plane import ControlPlane
 from argosy.backends import BACKENDS, BackendSpec
 from argosy.control.loop import ControlLoop
@@ -90,7 +91,7 @@ class _Life:
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(SqliteStore(self._state.store))
             backend = await stack.enter_async_context(self._open_backend())
-            loop = ControlLoop(store, backend, self._settings())
+            loop = ControlLoop(store, backend, self._settings(), observer=LoopMetrics(self._metrics))
             plane = ControlPlane(store, backend, loop)
             replica_key = self._state.replica_key.read_text(encoding="ascii").strip()
             api = build_api(self._spec, plane, self._metrics, self._lifecycle, replica_key=replica_key)
