@@ -10,10 +10,14 @@ from argosy.gateway.outlier import (
     DEFAULT_POLICY,
     EndpointHealth,
     HealthPhase,
+    Pace,
+    after_answer,
     after_choice,
     after_failure,
     after_no_verdict,
+    after_slowness,
     after_success,
+    is_slow,
     may_eject_one_more,
     takes_requests,
 )
@@ -107,3 +111,47 @@ def test_f08_an_ejected_replica_always_gets_another_chance(steps) -> None:
             assert takes_requests(after_success(health, P, now), now)
         else:
             assert takes_requests(health, now + P.max_ejection_seconds)
+
+
+@pytest.mark.parametrize(
+    ("paces", "slow"),
+    [
+        ([0.02, 0.02, 0.4], [False, False, True]),
+        ([0.02, 0.4], [False, True]),
+        ([0.02, 0.03, 0.1], [False, False, False]),
+        ([0.4, 0.4, 0.4], [False, False, False]),
+        ([0.4], [False]),
+        ([0.0, 0.0, 0.015], [False, False, False]),
+    ],
+)
+def test_f08_twenty_times_slower_than_the_others_is_a_failure(paces, slow) -> None:
+    known = []
+    for seconds in paces:
+        pace = Pace()
+        for _ in range(P.min_paced):
+            assert not is_slow(pace, known, P)
+            pace = after_answer(pace, seconds)
+        known.append(pace)
+    assert [is_slow(pace, [peer for peer in known if peer is not pace], P) for pace in known] == slow
+
+
+def test_f08_one_slow_answer_makes_no_slow_replica() -> None:
+    pace = Pace()
+    for seconds in [0.02] * 20 + [0.5]:
+        pace = after_answer(pace, seconds)
+    assert not is_slow(pace, [Pace(seconds=0.02, answers=20)], P)
+
+
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=50))
+def test_a_pace_lies_between_its_answers(answers) -> None:
+    pace = Pace()
+    for seconds in answers:
+        pace = after_answer(pace, seconds)
+    assert min(answers) - 1e-9 <= pace.seconds <= max(answers) + 1e-9
+
+
+def test_f08_a_slow_replica_leaves_if_others_stay_and_only_from_health() -> None:
+    assert after_slowness(EndpointHealth(), P, 1.0, may_eject=False).phase is HealthPhase.HEALTHY
+    ejected = after_slowness(EndpointHealth(), P, 1.0, may_eject=True)
+    assert (ejected.phase, ejected.until) == (HealthPhase.EJECTED, 1.0 + P.ejection_seconds)
+    assert after_slowness(ejected, P, 2.0, may_eject=True) == ejected

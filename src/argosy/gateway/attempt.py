@@ -6,7 +6,7 @@ from argosy.gateway import outlier
 from argosy.gateway.call import Call
 from argosy.gateway.counters import RevisionCounters
 from argosy.gateway.endpoints import EndpointState
-from argosy.gateway.outlier import DEFAULT_POLICY
+from argosy.gateway.outlier import DEFAULT_POLICY, EndpointHealth, Pace
 from argosy.gateway.transport import FailureKind, ReplicaFailure
 from argosy.gateway.usage import Usage
 
@@ -41,11 +41,13 @@ class Attempt:
     def streamed(self, last_at: float, now: float) -> None:
         """A stream ended as it should. last_at: when its last piece came."""
         self._count()
-        self._healthy(now)
         first_at = self.first_at if self.first_at is not None else last_at
         tokens = self.usage.completion_tokens if self.usage else 0
         tpot = (last_at - first_at) / (tokens - 1) if tokens > 1 else None
         self.counters.finished(first_at - self.call.arrived_at, tpot, self.call.service.route.slo)
+        self._healthy(now)
+        if tpot is not None:
+            self._paced(tpot, now)
 
     def answered(self, now: float) -> None:
         """A whole, good answer came."""
@@ -78,9 +80,7 @@ class Attempt:
             self.counters.requests += 1
             self.counters.failed()
             may_eject = self.call.service.may_eject(self.state)
-            before = self.state.health.ejections
-            self.state.health = outlier.after_failure(self.state.health, DEFAULT_POLICY, now, may_eject=may_eject)
-            self.call.service.ejections += self.state.health.ejections - before
+            self._judge(outlier.after_failure(self.state.health, DEFAULT_POLICY, now, may_eject=may_eject))
         else:
             self.state.health = outlier.after_no_verdict(self.state.health, now)
 
@@ -108,6 +108,18 @@ class Attempt:
 
     def _healthy(self, now: float) -> None:
         self.state.health = outlier.after_success(self.state.health, DEFAULT_POLICY, now)
+
+    def _paced(self, seconds_per_token: float, now: float) -> None:
+        """Look whether the replica keeps up with the others; one that is sent out begins anew when it comes back."""
+        state, service = self.state, self.call.service
+        state.pace = outlier.after_answer(state.pace, seconds_per_token)
+        if outlier.is_slow(state.pace, [peer.pace for peer in service.peers(state)], DEFAULT_POLICY):
+            state.pace = Pace()
+            self._judge(outlier.after_slowness(state.health, DEFAULT_POLICY, now, may_eject=service.may_eject(state)))
+
+    def _judge(self, health: EndpointHealth) -> None:
+        self.call.service.ejections += health.ejections > self.state.health.ejections
+        self.state.health = health
 
     def _prompt_done(self) -> None:
         self.state.pending_prompt_tokens -= self._pending_tokens

@@ -6,7 +6,7 @@ import msgspec
 
 from argosy.core.load_report import PrefixChanges, ReplicaLoad, ReplicaReport
 from argosy.core.routing import Endpoint, EndpointLoad
-from argosy.gateway.outlier import EndpointHealth, HealthPhase, takes_requests
+from argosy.gateway.outlier import EndpointHealth, HealthPhase, Pace, takes_requests
 
 # Requests that a replica takes at once when it does not say how many.
 DEFAULT_MAX_NUM_SEQS = 16
@@ -25,6 +25,7 @@ class EndpointState:
         self.in_flight = 0
         self.pending_prompt_tokens = 0
         self.health = EndpointHealth()
+        self.pace = Pace()
         self.is_reachable = True
         self.is_leaving = False
         self.report: ReplicaReport | None = None

@@ -1,12 +1,15 @@
 """When a replica that fails is kept out of rotation, and how it comes back. A pure state machine per replica.
 
-                failures in a row, or most of a window's requests
+                failures in a row, or many of a window's requests, or far slower than its peers
     HEALTHY ────────────────────────────────────────────────────▶ EJECTED, for a time that doubles each time
        ▲                                                             │ the time is over, and a request comes
        │ it went well                                                ▼
        └───────────────────────────────────────────────────────── PROBING: that one request, no other
                                                                      │ it failed: EJECTED again
                                                                      └ it had no end of its own: the next one probes
+
+Slow is told by the pace of tokens, which depends little on the prompt: a replica whose pace is `max_pace_ratio` times
+the median of the others', over `min_paced` answers each, is as bad as one that fails (a throttled machine, a debugger).
 
 At most `max_ejected_ratio` of a revision's replicas are out at once, rounded down: if most fail, the fault is likely
 elsewhere, and the rest would drown. So the only replica of a revision is never out.
@@ -16,7 +19,9 @@ Source: outlier detection in Envoy; half-open probes as in Nygard's circuit brea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from statistics import median
 
 import msgspec
 
@@ -24,6 +29,7 @@ import msgspec
 class OutlierPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What counts as failing. max_failure_ratio: of at least min_requests in window_seconds.
 
+    max_pace_ratio: seconds per token, against the median of the other replicas; judged after min_paced answers.
     ejection_seconds: the first time out; it doubles up to max_ejection_seconds, and as long in health forgives it.
     """
 
@@ -31,12 +37,18 @@ class OutlierPolicy(msgspec.Struct, frozen=True, kw_only=True):
     min_requests: int = 10
     max_failure_ratio: float = 0.4
     window_seconds: float = 10.0
+    max_pace_ratio: float = 8.0
+    min_paced: int = 10
     ejection_seconds: float = 2.0
     max_ejection_seconds: float = 60.0
     max_ejected_ratio: float = 0.5
 
 
 DEFAULT_POLICY = OutlierPolicy()
+# Of a new answer in the moving average: ten answers make most of it.
+_PACE_SHARE = 0.2
+# Nobody feels a difference between paces below this; tests and echo engines do not wait at all.
+_PACE_FLOOR_SECONDS = 0.002
 
 
 class HealthPhase(StrEnum):
@@ -108,6 +120,32 @@ def after_failure(health: EndpointHealth, policy: OutlierPolicy, now: float, *, 
         counted.requests >= policy.min_requests and counted.failures >= policy.max_failure_ratio * counted.requests
     )
     return _ejected(counted, policy, now) if is_failing and may_eject else counted
+
+
+def after_slowness(health: EndpointHealth, policy: OutlierPolicy, now: float, *, may_eject: bool) -> EndpointHealth:
+    """It answers, but far too slowly."""
+    return _ejected(health, policy, now) if may_eject and health.phase is HealthPhase.HEALTHY else health
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """How fast a replica's tokens follow each other: a moving average. answers: how many it is made of."""
+
+    seconds: float = 0.0
+    answers: int = 0
+
+
+def after_answer(pace: Pace, seconds: float) -> Pace:
+    """The pace with one more answer. seconds: per token of it."""
+    share = max(_PACE_SHARE, 1 / (pace.answers + 1))
+    return Pace(seconds=pace.seconds + share * (seconds - pace.seconds), answers=pace.answers + 1)
+
+
+def is_slow(pace: Pace, peers: Sequence[Pace], policy: OutlierPolicy) -> bool:
+    """Whether a replica lags far behind the others of its revision."""
+    known = [peer.seconds for peer in peers if peer.answers >= policy.min_paced]
+    if pace.answers < policy.min_paced or not known:
+        return False
+    return pace.seconds > policy.max_pace_ratio * max(median(known), _PACE_FLOOR_SECONDS)
 
 
 def may_eject_one_more(num_endpoints: int, num_ejected: int, policy: OutlierPolicy) -> bool:

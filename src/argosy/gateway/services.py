@@ -73,9 +73,13 @@ class ServiceState:
 
     def may_eject(self, state: EndpointState) -> bool:
         """Whether this replica's revision can do without it, too."""
-        peers = [peer for peer in self.endpoints.values() if peer.endpoint.revision == state.endpoint.revision]
-        out = sum(peer.is_ejected for peer in peers if peer is not state)
-        return may_eject_one_more(len(peers), out, DEFAULT_POLICY)
+        peers = self.peers(state)
+        return may_eject_one_more(len(peers) + 1, sum(peer.is_ejected for peer in peers), DEFAULT_POLICY)
+
+    def peers(self, state: EndpointState) -> list[EndpointState]:
+        """The other replicas of its revision."""
+        revision = state.endpoint.revision
+        return [peer for peer in self.endpoints.values() if peer is not state and peer.endpoint.revision == revision]
 
     def admit(self, now: float) -> None:
         """Let those in line forward as far as there is room; send them away if there is no hope."""
