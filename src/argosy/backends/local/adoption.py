@@ -20,13 +20,13 @@ class Adoption(msgspec.Struct, frozen=True, kw_only=True):
     """What to do with what was found.
 
     running: records with their living process. ended: records whose process is gone and must be started again.
-    finished: records of replicas that were to be ended and are. strays: pids to end, with their groups.
+    finished: records of replicas that were to be ended and are. strays: processes to end, with their groups.
     """
 
     running: tuple[ReplicaRecord, ...] = ()
     ended: tuple[ReplicaRecord, ...] = ()
     finished: tuple[ReplicaRecord, ...] = ()
-    strays: tuple[int, ...] = ()
+    strays: tuple[ProcessIdentity, ...] = ()
 
 
 def match(records: Sequence[ReplicaRecord], found: Sequence[TokenBearer], boot_id: str) -> Adoption:
@@ -42,7 +42,7 @@ def match(records: Sequence[ReplicaRecord], found: Sequence[TokenBearer], boot_i
         else:
             ended.append(_ended(record, boot_id))
     known = {each.token for each in running}
-    strays = tuple(each.identity.pid for each in found if each.token not in known)
+    strays = tuple(each.identity for each in found if each.token not in known)
     return Adoption(running=tuple(running), ended=tuple(ended), finished=tuple(finished), strays=strays)
 
 

@@ -7,9 +7,10 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -21,7 +22,14 @@ from argosy.backends.local.housekeeping import HOUSE_SECONDS, Housekeeping
 from argosy.backends.local.launcher import Launcher
 from argosy.backends.local.log_files import LogFiles
 from argosy.backends.local.placement import Machine, place_all
-from argosy.backends.local.processes import Process, boot_id, kill_group_of, token_bearers
+from argosy.backends.local.processes import (
+    Process,
+    ProcessIdentity,
+    boot_id,
+    is_alive,
+    kill_group_of,
+    token_bearers,
+)
 from argosy.backends.local.records import Records, ReplicaRecord
 from argosy.backends.local.replica import LocalSettings, Replica
 from argosy.backends.local.standby import standby_program
@@ -37,6 +45,12 @@ logger = logging.getLogger(__name__)
 _MAX_PROBES = 64
 _ADOPTION_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
+_LOCK_TRIES = 50
+_STRAY_POLLS = 100
+_STRAY_POLL_SECONDS = 0.02
+_LOCK_PAUSE_SECONDS = 0.02
+
+T = TypeVar("T")
 
 # Inside the class `list` is the socket's method.
 _DeviceStatuses = list[DeviceStatus]
@@ -62,6 +76,8 @@ class LocalBackend:
         self._writing = asyncio.Lock()
         self._is_settling = False
         self._housekeeping = Housekeeping(machine, logs)
+        # One thread: records are written in the order in which they were given, also by tasks cancelled meanwhile.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="argosy-records")
 
     def render(self, workload: Workload) -> str:
         """As in the interface."""
@@ -73,7 +89,7 @@ class LocalBackend:
         place_all(workload.resources, workload.replicas if workload.gang else 1, self._machine, ())
         async with self._writing:
             if self._workloads.get(workload.name) != workload:
-                await asyncio.to_thread(self._records.save_workload, workload)
+                await self._write(self._records.save_workload, workload)
                 self._workloads[workload.name] = workload
             self._settle(workload.name)
 
@@ -81,7 +97,7 @@ class LocalBackend:
         """As in the interface."""
         async with self._writing:
             if self._workloads.pop(name, None) is not None:
-                await asyncio.to_thread(self._records.forget_workload, name)
+                await self._write(self._records.forget_workload, name)
             self._settle(name)
 
     async def list(self) -> list[WorkloadStatus]:
@@ -124,7 +140,7 @@ class LocalBackend:
 
     async def save(self, record: ReplicaRecord) -> None:
         """For `Replica`: remember it. Raises: BackendError."""
-        await asyncio.to_thread(self._records.save_replica, record)
+        await self._write(self._records.save_replica, record)
 
     def tail(self, record: ReplicaRecord) -> Sequence[str]:
         """For `Replica`: its last words."""
@@ -139,11 +155,9 @@ class LocalBackend:
         found = await asyncio.to_thread(token_bearers, token_prefix)
         workloads, records = await asyncio.to_thread(lambda: (self._records.workloads(), self._records.replicas()))
         adoption = match(records, found, boot_id())
-        for pid in adoption.strays:
-            logger.warning("ended a process that is on no record", extra={"pid": pid})
-            kill_group_of(pid)
+        await _end_all(adoption.strays)
         for record in adoption.finished:
-            await asyncio.to_thread(self._records.forget_replica, record.name)
+            await self._write(self._records.forget_replica, record.name)
         self._workloads = {each.name: each for each in workloads}
         self._orders = count(max((each.order for each in records), default=-1) + 1)
         adopted = [self._adopted(record) for record in (*adoption.running, *adoption.ended)]
@@ -172,6 +186,10 @@ class LocalBackend:
             if tasks:
                 await asyncio.wait(tasks)
             self._launcher.standby.close()
+            for replica in self._replicas.values():
+                with suppress(BackendError):  # the next one then knows a little less
+                    await replica.save()
+            await asyncio.to_thread(self._writer.shutdown)
 
     def _adopted(self, record: ReplicaRecord) -> Replica:
         """The replica of a record found again, with its process if that still runs."""
@@ -194,6 +212,9 @@ class LocalBackend:
             for look in late:
                 look.cancel()
             await asyncio.gather(*looks, return_exceptions=True)
+
+    async def _write(self, write: Callable[[T], None], what: T) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._writer, write, what)
 
     def _settle(self, name: str) -> None:
         """Start what the workload lacks, drain what it has too much, give every replica its role."""
@@ -254,7 +275,7 @@ class LocalBackend:
         del self._replicas[replica.name]
         workload = replica.record.workload.name
         try:
-            await asyncio.to_thread(self._forget, replica)
+            await self._write(self._forget, replica)
         except BackendError as exc:
             logger.warning("record cannot be removed", extra={"replica": replica.name, "error": exc.message})
         self._settle(workload)
@@ -328,6 +349,17 @@ class LocalBackend:
                 logger.exception("housekeeping failed")
 
 
+async def _end_all(strays: Sequence[ProcessIdentity]) -> None:
+    """End them with their groups, and wait a moment until what they held is free."""
+    for each in strays:
+        logger.warning("ended a process that is on no record", extra={"pid": each.pid})
+        kill_group_of(each.pid)
+    for _ in range(_STRAY_POLLS):
+        if not any(is_alive(each) for each in strays):
+            return
+        await asyncio.sleep(_STRAY_POLL_SECONDS)
+
+
 def _require_runnable(workload: Workload) -> None:
     try:
         require_name(workload.name, "workload")
@@ -349,14 +381,30 @@ async def open_local(
     """
     machine = await asyncio.to_thread(inventory.machine, spec.devices)
     records = Records(spec.root)
-    with records.opened() as identity:
-        logs = LogFiles(spec.logs)
-        launcher = Launcher(identity, logs, spec.standby_processes)
-        backend = LocalBackend(records, logs, launcher, machine)
-        backend.settings = settings or backend.settings
-        backend.clock = clock
+    identity = await _locked(records, spec)
+    logs = LogFiles(spec.logs)
+    launcher = Launcher(identity, logs, spec.standby_processes)
+    backend = LocalBackend(records, logs, launcher, machine)
+    backend.settings = settings or backend.settings
+    backend.clock = clock
+    try:
+        await backend.open(launcher.token_prefix)
+        yield backend
+    finally:
         try:
-            await backend.open(launcher.token_prefix)
-            yield backend
-        finally:
             await backend.close(stop_replicas=spec.stop_replicas)
+        finally:
+            records.close()
+
+
+async def _locked(records: Records, spec: BackendSpec) -> str:
+    """The identity, once we have the directory alone. Raises: BackendError if another one keeps it."""
+    for _ in range(_LOCK_TRIES):
+        identity = await asyncio.to_thread(records.open)
+        if identity is not None:
+            return identity
+        await asyncio.sleep(_LOCK_PAUSE_SECONDS)
+    raise BackendError(
+        f"another process runs the replicas of {spec.root}: stop it, or choose another --state directory",
+        retryable=False,
+    )

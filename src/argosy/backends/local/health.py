@@ -57,9 +57,9 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     live_failures: int = 0
 
 
-def fresh(now: float) -> Health:
-    """Of a process that starts now."""
-    return Health(started_at=now, looked_at=now)
+def fresh(now: float, age_seconds: float = 0.0) -> Health:
+    """Of a process that starts now, or began so long ago and is seen for the first time."""
+    return Health(started_at=now - age_seconds, looked_at=now)
 
 
 def after(health: Health, answers: Answers, workload: Workload, now: float) -> Health:

@@ -33,7 +33,7 @@ async def ask(address: tuple[str, int], path: str, seconds: float) -> Answer | N
             async with asyncio.timeout(seconds):
                 await loop.sock_connect(connection, address)
                 await loop.sock_sendall(connection, request)
-                return _parsed(await _read_all(loop, connection))
+                return parsed(await _read_all(loop, connection))
         except OSError:  # TimeoutError is one, too
             return None
 
@@ -48,7 +48,8 @@ async def _read_all(loop: asyncio.AbstractEventLoop, connection: socket.socket) 
     return bytes(received)
 
 
-def _parsed(received: bytes) -> Answer | None:
+def parsed(received: bytes) -> Answer | None:
+    """The answer in these bytes; None if they are not HTTP."""
     head, _, body = received.partition(b"\r\n\r\n")
     words = head.split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not words[1].isdigit():

@@ -123,6 +123,12 @@ def spawn(argv: Sequence[str], environment: Mapping[str, str], log: Path, stdin:
     return ProcessIdentity(pid=pid, start_ticks=stat.start_ticks if stat else 0, boot_id=boot_id())
 
 
+def is_alive(identity: ProcessIdentity) -> bool:
+    """Whether that very process still runs."""
+    stat = read_stat(identity.pid)
+    return stat is not None and stat.start_ticks == identity.start_ticks
+
+
 class Process:
     """The leader of a group of ours, watched until it ends. `on_exit` is called once, on the event loop.
 
@@ -150,13 +156,11 @@ class Process:
 
     def terminate(self) -> None:
         """Ask the leader to end; what it started is its own to end."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+        self._send(signal.SIGTERM)
 
     def kill(self) -> None:
         """End the leader now; the rest of the group is ended when its end has been noticed."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._send(signal.SIGKILL)
 
     def members(self) -> list[int]:
         """Living processes of the group."""
@@ -175,6 +179,11 @@ class Process:
             asyncio.get_running_loop().remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+
+    def _send(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
 
     def _ended(self) -> None:
         self.close()

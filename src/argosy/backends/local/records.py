@@ -16,7 +16,6 @@ import logging
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -35,7 +34,8 @@ class ReplicaRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     workload: what its process was started from. token: what its process carries in its environment; new with each
     start. process: None between the intent to start one and its start. start_number: 1 = the first.
-    drained_at: monotonic seconds at which it was told to end; they hold for the run of the kernel of its process.
+    drained_at, told_at: monotonic seconds at which it was to end, and was sent SIGTERM; they hold for the run of the
+    kernel of its process.
     started_at, ready_at: unix seconds.
     """
 
@@ -55,6 +55,7 @@ class ReplicaRecord(msgspec.Struct, frozen=True, kw_only=True):
     ready_at: float | None = None
     start_seconds: dict[str, float] = {}
     drained_at: float | None = None
+    told_at: float | None = None
 
 
 T = TypeVar("T")
@@ -67,27 +68,33 @@ class Records:
         self._root = root
         self._workloads = root / "workloads"
         self._replicas = root / "replicas"
+        self._lock = -1
 
-    @contextmanager
-    def opened(self) -> Iterator[str]:
-        """Make the directories and hold the lock; gives the identity. Raises: BackendError."""
-        lock = -1
+    def open(self) -> str | None:
+        """Make the directories and take the lock; the identity, or None if another one has the lock now.
+
+        A process that is killed while it starts a replica leaves the lock to the child until that runs its own program
+        and so carries its token: what cannot be found yet also keeps the next one from looking. Raises: BackendError.
+        """
         try:
             for directory in (self._workloads, self._replicas):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             lock = os.open(self._root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield self._identity()
-        except BlockingIOError:
-            raise BackendError(
-                f"another process runs the replicas of {self._root}: stop it, or choose another --state directory",
-                retryable=False,
-            ) from None
         except OSError as exc:
             raise self._unusable(exc) from exc
-        finally:
-            if lock >= 0:
-                os.close(lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        self._lock = lock
+        return self._identity()
+
+    def close(self) -> None:
+        """Give the lock back. Idempotent."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def save_workload(self, workload: Workload) -> None:
         """Remember what was asked for."""

@@ -104,12 +104,13 @@ class Replica:
         self._news = asyncio.Event()
         self._cause: tuple[str, str] | None = None
         self._saved: ReplicaRecord | None = None
-        self._was_told_to_end = record.drained_at is not None
         self._port_clashes = 0
         self.is_granted = False
         if process is not None:
             process.on_exit = self._news.set
             self.phase = ReplicaPhase.STARTING
+            age = max(0.0, place.clock() - (record.started_at or place.clock()))
+            self.health = health.fresh(time.monotonic(), age)
             if record.ready_at is not None:
                 self.phase = ReplicaPhase.UNREADY
                 self.health = msgspec.structs.replace(self.health, has_been_ready=True)
@@ -236,7 +237,7 @@ class Replica:
             return False
         try:
             self._note(**_fields(self._place.intent(self.record)))
-            await self._save()
+            await self.save()
             self.process = self._place.start(self.record, self._news.set)
         except (OSError, BackendError) as exc:
             message = exc.message if isinstance(exc, BackendError) else f"it cannot be started: {exc}"
@@ -246,7 +247,7 @@ class Replica:
         self._note(process=self.process.identity, started_at=self._place.clock(), ready_at=None, start_seconds={})
         self.health = health.fresh(time.monotonic())
         self._move(ReplicaPhase.STARTING, "", "")
-        await self._save()
+        await self.save()
         return True
 
     async def _attend(self) -> None:
@@ -335,14 +336,15 @@ class Replica:
             return
         is_routed = self.phase is ReplicaPhase.READY and not self.record.is_spare
         self._move(ReplicaPhase.DRAINING, "", "")
-        # Remembered first: a second SIGTERM, sent by our successor, would cut the open requests off.
-        await self._save_quietly()
-        if not self._was_told_to_end:
+        if self.record.told_at is None:
+            await self._save_quietly()
             await self._until(lambda: process.has_exited, self._place.settings.farewell_seconds if is_routed else 0.0)
+            self._note(told_at=time.monotonic())
+            # Remembered first: a second SIGTERM, sent by our successor, would cut the open requests off.
+            await self._save_quietly()
             process.terminate()
-        drained_at = self.record.drained_at or time.monotonic()
-        grace = drained_at + self.record.workload.shutdown_grace_seconds - time.monotonic()
-        if not await self._until(lambda: process.has_exited, grace):
+        grace = (self.record.told_at or 0.0) + self.record.workload.shutdown_grace_seconds - time.monotonic()
+        if not await self._until(lambda: process.has_exited, max(0.0, grace)):
             logger.warning("grace period over", extra={"replica": self.name})
             process.kill()
             await self._until(lambda: process.has_exited, None)
@@ -364,7 +366,8 @@ class Replica:
                     self._news.clear()
         return is_so()
 
-    async def _save(self) -> None:
+    async def save(self) -> None:
+        """Write down what was not yet written. Raises: BackendError."""
         if self.record != self._saved:
             record = self.record
             await self._place.save(record)
@@ -373,7 +376,7 @@ class Replica:
     async def _save_quietly(self) -> None:
         """A process that runs is not ended because a disk is full; it is tried again with the next round."""
         try:
-            await self._save()
+            await self.save()
         except BackendError as exc:
             logger.warning("record cannot be written", extra={"replica": self.name, "error": exc.message})
 

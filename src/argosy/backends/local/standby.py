@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from argosy.backends.local.processes import Process, spawn
+from argosy.backends.local.processes import Process, kill_group_of, spawn
 from argosy.core.workload import Workload
 
 logger = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class StandbyPool:
         for waiting in self._waiting.values():
             for standby in waiting:
                 standby.dismiss()
-                standby.process.kill()
+                kill_group_of(standby.process.pid)
                 standby.process.close()
         self._waiting.clear()
 
