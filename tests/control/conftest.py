@@ -42,7 +42,8 @@ def fixed(replicas: int) -> ScalingPolicy:
 
 def spec_of(model: str = "one", replicas: int = 1, **fields: Any) -> InferenceServiceSpec:
     fields.setdefault("scaling", fixed(replicas))
-    return InferenceServiceSpec(template=RevisionTemplate(model=model), **fields)
+    fields.setdefault("template", RevisionTemplate(model=model))
+    return InferenceServiceSpec(**fields)
 
 
 def service_of(name: str = "chat", **fields: Any) -> InferenceService:

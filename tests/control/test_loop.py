@@ -10,7 +10,15 @@ from tests.control.conftest import PROMOTED, Gateway, Stage
 
 from argosy.control.loop import ControlLoop
 from argosy.core.errors import BackendError, StoreError
-from argosy.core.inference_service import InferenceService, Revision, RolloutPhase, RolloutPolicy, ServicePhase
+from argosy.core.inference_service import (
+    GatewayPolicy,
+    InferenceService,
+    Revision,
+    RolloutPhase,
+    RolloutPolicy,
+    ServicePhase,
+    ShadowPolicy,
+)
 from argosy.core.interfaces import Change
 from argosy.core.metadata import Condition, ConditionStatus, Event
 from argosy.core.scaling import ScalingMetric, ScalingPolicy
@@ -212,6 +220,18 @@ class TestRollingUpdate:
         await stage.run(10)
         (row,) = (await stage.status()).revisions
         assert (row.revision, row.ready_replicas, row.spare_replicas) == ("v2", 1, 1)
+
+    async def test_a_shadow_runs_beside_and_stands_in_no_rollouts_way(self, stage: Stage) -> None:
+        await stage.declare()
+        await stage.run(3)
+        await stage.change(model="two")
+        await stage.run(8)
+        await stage.change(gateway=GatewayPolicy(shadow=ShadowPolicy(revision="v1")))
+        await stage.run(3)
+        assert (stage.weights(), stage.endpoints()) == ({"v1": 0, "v2": 100}, {"v1": 1, "v2": 1})
+        await stage.change(model="three")
+        await stage.run(8)
+        assert (stage.weights(), stage.endpoints()) == ({"v1": 0, "v3": 100}, {"v1": 1, "v3": 1})
 
 
 class TestWeightsByHand:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from argosy.control.replica_counts import Goals, rolling_counts, split_by_weight, stepped_counts
 from argosy.control.revisions import number_of
 from argosy.control.rollout import IN_PROGRESS, replicas_for, step_percent
-from argosy.control.running import ABSENT
+from argosy.control.running import ABSENT, Running
 from argosy.control.scene import Scene, needed_replicas, promotion_under_way
 from argosy.control.traffic_weights import LeadShare, lead_weights
 from argosy.control.workloads import serving_workload
@@ -83,7 +83,8 @@ def course_of(
     lead = leading(scene, rollout)
     goals = _goals(scene, rollout, lead)
     goals = msgspec.structs.replace(goals, serving=serving, frozen=frozen - {lead})
-    counts = rolling_counts(goals, scene.running, scene.limits)
+    counted = _without_shadow(scene, {lead, rollout.stable} | serving)
+    counts = rolling_counts(goals, counted, scene.limits)
     is_open = rollout.phase in IN_PROGRESS and rollout.stable in scene.running
     return Course(counts=_with_shadow(scene, counts), spares_of=rollout.stable if is_open else lead)
 
@@ -109,21 +110,32 @@ def _pinned_course(scene: Scene, serving: frozenset[str], frozen: frozenset[str]
     wanted = split_by_weight(scene.decision.replicas, scene.traffic)
     desired = sum(wanted.values())
     limits = msgspec.structs.replace(scene.limits, desired=desired)
-    leaving = {name: int(limits.least_ready > 0 and name in serving) for name in scene.running if name not in wanted}
+    counted = _without_shadow(scene, serving | wanted.keys())
+    leaving = {name: int(limits.least_ready > 0 and name in serving) for name in counted if name not in wanted}
     growing = sorted(wanted, key=lambda name: (-scene.traffic[name], -number_of(name)))
-    counts = stepped_counts(
-        {**leaving, **wanted}, scene.running, limits, growing=growing, frozen=frozen - wanted.keys()
-    )
-    newest = max((name for name, weight in scene.traffic.items() if weight), key=lambda name: number_of(name))
+    counts = stepped_counts({**leaving, **wanted}, counted, limits, growing=growing, frozen=frozen - wanted.keys())
+    newest = max((name for name, weight in scene.traffic.items() if weight), key=number_of, default=scene.target)
     return Course(counts=_with_shadow(scene, counts), spares_of=newest)
 
 
-def _with_shadow(scene: Scene, counts: dict[str, int]) -> dict[str, int]:
-    """A revision that gets copies of requests runs one replica as long as any other runs."""
+def _shadow(scene: Scene) -> str:
+    """The revision that gets copies of requests; "" = none, or nothing runs anyway."""
     shadow = scene.observed.service.spec.gateway.shadow
     if shadow is None or shadow.revision not in scene.revisions or not scene.decision.replicas:
-        return counts
-    return {**counts, shadow.revision: max(1, counts.get(shadow.revision, 0))}
+        return ""
+    return shadow.revision
+
+
+def _without_shadow(scene: Scene, others: Collection[str]) -> dict[str, Running]:
+    """What runs, less a shadow that is nothing else: its replica stands beside all limits."""
+    shadow = _shadow(scene)
+    return {name: each for name, each in scene.running.items() if name != shadow or name in others}
+
+
+def _with_shadow(scene: Scene, counts: dict[str, int]) -> dict[str, int]:
+    """A shadow runs one replica as long as any other revision runs."""
+    shadow = _shadow(scene)
+    return {**counts, shadow: max(1, counts.get(shadow, 0))} if shadow else counts
 
 
 def is_kept(scene: Scene, course: Course, rollout: RolloutStatus, name: str) -> bool:
