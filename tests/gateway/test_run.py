@@ -33,17 +33,22 @@ async def process_before(
     process = await asyncio.create_subprocess_exec(
         sys.executable, str(child), str(port), replica.address, stderr=asyncio.subprocess.PIPE
     )
-    assert process.stderr is not None
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
         try:
-            async with asyncio.timeout(20):
-                while b"/v1" not in await process.stderr.readline():
-                    pass
+            await said(process, b"/v1")
             yield process, client
         finally:
             if process.returncode is None:
                 process.kill()
             await process.communicate()
+
+
+async def said(process: asyncio.subprocess.Process, words: bytes) -> None:
+    """Return once the process has said so."""
+    assert process.stderr is not None
+    async with asyncio.timeout(20):
+        while words not in await process.stderr.readline():
+            pass
 
 
 @pytest.mark.slow
@@ -59,6 +64,7 @@ async def test_f01_sigterm_lets_streams_end_and_a_second_one_ends_them(replicas,
         ]
         await eventually(lambda: len(a.requests) == 32, 10)
         process.send_signal(signal.SIGTERM)
+        await said(process, b"draining")
         assert (await client.get("/readyz")).status_code == 503
         if times == 1:
             a.go.set()
