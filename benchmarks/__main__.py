@@ -18,7 +18,7 @@ OWN = (
     "store",
 )
 RIVALS = ("versus_llamacpp", "versus_vllm", "gateway_overhead")
-LONG = ("tuning", "soak", "step_times")
+LONG = ("tuning", "soak", "step_times", "prefix_affinity")
 
 
 def main(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -23,11 +24,12 @@ def fake_replica_server() -> Server:
     return Server("fake-replica", argv, port, ready_path="/readyz", ready_seconds=10)
 
 
-def gateway_server(replica_url: str) -> Server:
-    """The gateway of this checkout in front of one replica, with a key asked for and usage counted."""
+def gateway_server(*replica_urls: str, options: Sequence[str] = ()) -> Server:
+    """The gateway of this checkout in front of replicas, with a key asked for and usage counted."""
     port = free_port()
-    argv = [sys.executable, "-m", "benchmarks.static_gateway", "--port", str(port), "--replica", replica_url]
-    return Server("gateway", [*argv, "--key", API_KEY], port, ready_path="/readyz", ready_seconds=30)
+    argv = [sys.executable, "-m", "benchmarks.static_gateway", "--port", str(port), "--key", API_KEY, *options]
+    argv += [part for url in replica_urls for part in ("--replica", url)]
+    return Server("gateway", argv, port, ready_path="/readyz", ready_seconds=30)
 
 
 def command_server(command: str, replica_url: str) -> Server:

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from argosy.core.control_spec import GatewaySpec
+from argosy.core.inference_service import BalancerName, GatewayPolicy
 from argosy.core.load_report import GatewayReport
 from argosy.core.routing import Endpoint, RevisionRoute, RouteTable, ServiceRoute
 from argosy.gateway.run import serve_gateway
@@ -38,14 +39,15 @@ class StaticLink:
         msgspec.json.encode(report)
 
 
-def table_of(service: str, urls: list[str]) -> RouteTable:
+def table_of(service: str, urls: list[str], balancer: BalancerName) -> RouteTable:
     """One service with one revision on these replicas."""
     endpoints = tuple(
         Endpoint(replica=f"{service}-v1-{number:05}", address=url.removeprefix("http://"), revision="v1")
         for number, url in enumerate(urls)
     )
     revision = RevisionRoute(revision="v1", weight=100, endpoints=endpoints)
-    route = ServiceRoute(service=service, names=(service,), revisions=(revision,))
+    policy = GatewayPolicy(balancer=balancer)
+    route = ServiceRoute(service=service, names=(service,), revisions=(revision,), policy=policy)
     return RouteTable(epoch="bench", version=1, services=(route,))
 
 
@@ -56,9 +58,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--key", required=True, help="what clients must send")
     parser.add_argument("--replica", action="append", required=True, help="URL of a replica")
     parser.add_argument("--model", default=MODEL, help="the name of the service")
+    parser.add_argument("--balancer", type=BalancerName, default=GatewayPolicy().balancer)
     flags = parser.parse_args(arguments)
     spec = GatewaySpec(port=flags.port, api_keys=(flags.key,))
-    return serve_gateway(spec, StaticLink(table_of(flags.model, flags.replica)))
+    return serve_gateway(spec, StaticLink(table_of(flags.model, flags.replica, flags.balancer)))
 
 
 if __name__ == "__main__":
