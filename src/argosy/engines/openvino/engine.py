@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 
 import msgspec
 
+from argosy.artifacts.page_cache import read_ahead
 from argosy.core.engine import EngineFeature, EngineInfo, EngineSettings, EngineStats
 from argosy.core.errors import EngineDead, EngineError, SpecError
 from argosy.core.generation import GenerateOutput, GenerateRequest
@@ -109,6 +110,8 @@ class OpenVinoEngine:
     async def _prepared(self) -> Load:
         began = time.perf_counter()
         prepared = await prepare(self._files, self._workplace.open(), self._on_activity)
+        # The child is still importing: meanwhile the disk can read what it will load.
+        await asyncio.to_thread(read_ahead, [prepared.model])
         self._prepare_seconds = time.perf_counter() - began
         self._on_activity("")
         return Load(
