@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -29,14 +30,21 @@ START_SECONDS = 60
 
 @contextmanager
 def echo_server(*flags: str) -> Iterator[str]:
-    """The address of a server whose engine repeats prompts; it must end well afterwards."""
-    command = [sys.executable, "-m", "argosy.cli.main", "serve", "smollm2", "--engine", "echo", "--port", "0", *flags]
-    with subprocess.Popen([*command, "--log-level", "error"], stderr=subprocess.PIPE, text=True) as process:
+    """The address of a server whose engine repeats prompts."""
+    with server("serve", "smollm2", "--engine", "echo", *flags, ready=r"ready: (http://[^/]+)/") as address:
+        yield address
+
+
+@contextmanager
+def server(*command: str, ready: str) -> Iterator[str]:
+    """The address a server says it listens at; it must end well afterwards."""
+    program = [sys.executable, "-m", "argosy.cli.main", *command, "--port", "0", "--log-level", "error"]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as process:
         watchdog = threading.Timer(START_SECONDS, process.kill)
         watchdog.start()
         assert process.stderr is not None
         try:
-            yield next(found[1] for line in process.stderr if (found := re.match(r"ready: (http://[^/]+)/", line)))
+            yield next(found[1] for line in process.stderr if (found := re.match(ready, line)))
         finally:
             watchdog.cancel()
             process.terminate()
@@ -71,3 +79,12 @@ def test_d15_a_server_with_a_key_answers_as_documented_with_it_and_not_without(
     with echo_server("--api-key", KEY) as address:
         header = ("-H", f"Authorization: Bearer {KEY}")
         fuzz(address, tmp_path, "--phases", "examples,coverage", "-n", "10", *header)
+
+
+def test_d20_a_control_plane_answers_every_request_as_documented(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with server("control", "--state", str(state), "--backend", "fake", ready=r"control plane: (http://\S+)") as address:
+        header = ("-H", f"Authorization: Bearer {(state / 'admin.key').read_text().strip()}")
+        # Watches never end; tests/api/test_streams.py has them.
+        endless = ("--exclude-path-regex", "(inferenceservices|events|routes)$")
+        fuzz(address, tmp_path, "--phases", "examples,coverage,fuzzing", "-n", "15", *header, *endless)
