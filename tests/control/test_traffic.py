@@ -103,12 +103,12 @@ def test_held_requests_are_told_at_once_and_summed_over_gateways(ledger: Traffic
 
 def test_of_two_views_of_a_replica_the_fresher_counts() -> None:
     ledger = TrafficLedger(stale_seconds=3.0)
-    for gateway, age, running, in_flight in (("a", 0.5, 1, 2), ("b", 0.1, 4, 3)):
+    for gateway, age, running, open_here in (("a", 0.5, 1, 2), ("b", 0.1, 4, 3)):
         state = ReplicaReport(epoch="x", phase="ready", num_requests_running=running)
         load = ReplicaLoad(
             replica="r",
             revision="v1",
-            in_flight=in_flight,
+            in_flight=open_here,
             reported_seconds_ago=age,
             report=state,
             is_ejected=age > 0.3,
