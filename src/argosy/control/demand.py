@@ -15,6 +15,7 @@ ENOUGH_ARRIVALS = 400.0
 LEAST_SECONDS = 5.0
 PRESENT_SECONDS = 2.0
 CLEAR = 3.0
+SURGE = 2.0
 _WORK_VARIATION = 1.0  # squared coefficient of variation of a request's cost: 1 as for chats
 _MOST_DISPERSION = 20.0
 
@@ -39,7 +40,11 @@ def forecast(
     short = since_enough(history, window_seconds)
     if short.seconds <= 0:
         return Demand(requests_per_second=0.0, request_seconds=0.0, work=0.0, margin=0.0, backlog=0.0)
-    rate = short.arrivals / short.seconds
+    long = recent(history, window_seconds)
+    rate = long.arrivals / long.seconds
+    burst = short.arrivals / short.seconds
+    if burst > rate + SURGE * math.sqrt(rate / short.seconds * dispersion(history)):
+        rate = burst
     each = request_seconds(history, costs)
     spread = math.sqrt(rate / short.seconds * (dispersion(history) + _WORK_VARIATION))
     now = recent(history, PRESENT_SECONDS)

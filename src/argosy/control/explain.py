@@ -10,6 +10,7 @@ from argosy.control.conditions import READY, SYNCED
 from argosy.control.promotion import Verdict
 from argosy.control.running import is_failing
 from argosy.control.traffic import ServiceGauges
+from argosy.control.views import with_start_phases
 from argosy.core.inference_service import InferenceService, RolloutPhase, ServicePhase
 from argosy.core.metadata import ConditionStatus
 from argosy.core.scaling import ScalingDecision
@@ -46,9 +47,17 @@ def why(evidence: Evidence) -> Why:
         answer=_answer(evidence),
         facts=tuple(_facts(evidence)),
         commands=tuple(_commands(evidence)),
-        start_seconds={each.name: each.start_seconds for each in evidence.replicas if each.start_seconds},
+        start_seconds=_start_seconds(evidence),
         log_tail=evidence.log_tail,
     )
+
+
+def _start_seconds(evidence: Evidence) -> dict[str, dict[str, float]]:
+    """The parts of each start, from the backend, else as the replica told a gateway."""
+    loads = evidence.gauges.replicas
+    reports = {each.name: loads[each.name].report if each.name in loads else None for each in evidence.replicas}
+    known = [with_start_phases(each, reports[each.name]) for each in evidence.replicas]
+    return {each.name: each.start_seconds for each in known if each.start_seconds}
 
 
 def failing_replica(statuses: Iterable[WorkloadStatus]) -> tuple[str, str] | None:
