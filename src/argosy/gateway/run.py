@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
-import sys
 from pathlib import Path
 
 import uvloop
@@ -26,12 +24,9 @@ from argosy.gateway.upstream import ReplicaConnections, UpstreamSettings
 from argosy.observe.metrics import Metrics
 from argosy.web.listener import Listener, bind
 from argosy.web.process import allow_open_files, calm_collector, first_of, start_logging
+from argosy.web.stopping import LAST_WORDS_SECONDS, Stopping, say
 
 logger = logging.getLogger(__name__)
-
-EXIT_DONE, EXIT_FAILED = 0, 1
-_LAST_WORDS_SECONDS = 2.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve_gateway(spec: GatewaySpec, link: ControlLink) -> int:
@@ -73,62 +68,33 @@ class _Life:
         self._transport = ReplicaConnections(upstream_settings(spec))
         self._gateway = Gateway(spec, self._transport, self._metrics)
         self._listener = Listener(spec, bound, self._metrics)
-        self._stop = asyncio.Event()
-        self._abort = asyncio.Event()
+        self._stopping = Stopping()
 
     async def run(self, link: ControlLink) -> int:
         """Serve until a signal. Cancels: everything is closed."""
-        loop = asyncio.get_running_loop()
-        for each in _SIGNALS:
-            loop.add_signal_handler(each, self._signalled)
+        self._stopping.listen()
         self._metrics.gauge("argosy_build_info", argosy.__version__).set(1)
         await self._listener.start(self._gateway.edge)
         following = asyncio.create_task(self._gateway.run(link))
         calm_collector()
-        _say(f"gateway {self._spec.name}: {self._listener.url}/v1")
+        say(f"gateway {self._spec.name}: {self._listener.url}/v1")
         logger.info("listening", extra={"url": self._listener.url})
         try:
-            await first_of(self._stop.wait(), _ended(following))
+            await first_of(self._stopping.stop.wait(), _ended(following))
             if following.done():
                 following.result()
-            return await self._drain()
+            lifecycle = self._gateway.lifecycle
+            return await self._stopping.drain(lifecycle, self._spec.shutdown_grace_seconds, self._cut_off)
         finally:
             following.cancel()
             await asyncio.wait([following])
-            await self._listener.stop(_LAST_WORDS_SECONDS)
+            await self._listener.stop(LAST_WORDS_SECONDS)
             await self._transport.close()
 
-    async def _drain(self) -> int:
-        """Let what runs end; abort it after the grace period or at a second signal."""
-        lifecycle = self._gateway.lifecycle
-        lifecycle.drain()
-        logger.info("draining", extra={"in_flight": lifecycle.in_flight})
-        _say(f"draining: {lifecycle.in_flight} requests open (a second signal aborts them)")
-        try:
-            async with asyncio.timeout(self._spec.shutdown_grace_seconds):
-                await first_of(lifecycle.wait_idle(), self._abort.wait())
-        except TimeoutError:
-            logger.warning("grace period over", extra={"in_flight": lifecycle.in_flight})
-        if lifecycle.in_flight:
-            self._gateway.abort_all(
-                Unavailable("the gateway is stopping: send the request to another", retry_after_seconds=1.0)
-            )
-            try:
-                async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                    await lifecycle.wait_idle()
-            except TimeoutError:
-                logger.warning("requests cut off", extra={"in_flight": lifecycle.in_flight})
-        return EXIT_FAILED if self._abort.is_set() else EXIT_DONE
-
-    def _signalled(self) -> None:
-        (self._abort if self._stop.is_set() else self._stop).set()
+    def _cut_off(self) -> None:
+        stopping = "the gateway is stopping: send the request to another"
+        self._gateway.abort_all(Unavailable(stopping, retry_after_seconds=1.0))
 
 
 async def _ended(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
-
-
-def _say(line: str) -> None:
-    """Progress, for whoever waits at the terminal."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()

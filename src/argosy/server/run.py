@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
-import sys
 from contextlib import AsyncExitStack
 
 import uvloop
@@ -32,14 +30,12 @@ from argosy.serving.served_model import ServedModel
 from argosy.web.lifecycle import Phase
 from argosy.web.listener import Listener, bind
 from argosy.web.process import allow_open_files, calm_collector, first_of, start_logging
+from argosy.web.stopping import EXIT_DONE, EXIT_FAILED, LAST_WORDS_SECONDS, Stopping, last_words, say
 
 logger = logging.getLogger(__name__)
 
-EXIT_DONE, EXIT_FAILED = 0, 1
 _HEALTH_SECONDS = 1.0
 _HEALTH_PATIENCE_SECONDS = 5.0
-_LAST_WORDS_SECONDS = 2.0
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(spec: ServeSpec) -> int:
@@ -55,34 +51,25 @@ def serve(spec: ServeSpec) -> int:
         bound.close()
 
 
-def _say(line: str) -> None:
-    """Progress of the start, for whoever waits at the terminal."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
-
-
 class _Life:
     """One run of a replica."""
 
     def __init__(self, spec: ServeSpec, bound: socket.socket) -> None:
         self._spec = spec
         self._metrics = Metrics()
-        self._phases = StartPhases(_say)
+        self._phases = StartPhases(say)
         self._replica = Replica(self._phases.so_far)
         self._listener = Listener(spec, bound, self._metrics)
-        self._stop = asyncio.Event()
-        self._abort = asyncio.Event()
+        self._stopping = Stopping()
 
     async def run(self) -> int:
         """Start, serve, stop. Cancels: everything is closed."""
-        loop = asyncio.get_running_loop()
-        for each in _SIGNALS:
-            loop.add_signal_handler(each, self._signalled)
+        self._stopping.listen()
         self._metrics.gauge("argosy_build_info", argosy.__version__).set(1)
         async with AsyncExitStack() as stack:
             with self._phases.phase("listen"):
                 await self._listener.start(build_app(self._spec, self._replica, self._metrics).edge)
-            stack.push_async_callback(self._listener.stop, _LAST_WORDS_SECONDS)
+            stack.push_async_callback(self._listener.stop, LAST_WORDS_SECONDS)
             served = await self._load(stack)
             if served is None:
                 return EXIT_DONE
@@ -94,7 +81,7 @@ class _Life:
         opening = asyncio.create_task(
             stack.enter_async_context(open_served_model(self._spec, metrics=self._metrics, phases=self._phases))
         )
-        stopping = asyncio.create_task(self._stop.wait())
+        stopping = asyncio.create_task(self._stopping.stop.wait())
         heartbeat = asyncio.create_task(self._phases.heartbeat())
         try:
             await asyncio.wait((opening, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -110,18 +97,18 @@ class _Life:
         calm_collector()
         self._replica.ready()
         info = served.engine_info
-        _say("\n".join(self._phases.table()))
-        _say(
+        say("\n".join(self._phases.table()))
+        say(
             f"{served.name} on {info.name} {info.version} ({info.device}): context {served.max_model_len}, "
             f"batch {info.max_num_seqs}, KV cache {info.kv_cache_tokens} tokens"
         )
-        _say(f"ready: {self._listener.url}/v1  (chat page: {self._listener.url}/)")
+        say(f"ready: {self._listener.url}/v1  (chat page: {self._listener.url}/)")
         logger.info("ready", extra={"model": served.name, "url": self._listener.url})
 
     async def _serve(self, served: ServedModel) -> int:
         watching = asyncio.create_task(self._watch(served))
         try:
-            await first_of(self._stop.wait(), self._died())
+            await first_of(self._stopping.stop.wait(), self._replica.wait_dead())
             if self._replica.phase is Phase.DEAD:
                 return await self._end_dead(served)
             return await self._drain(served)
@@ -131,34 +118,18 @@ class _Life:
 
     async def _drain(self, served: ServedModel) -> int:
         """Let what runs end; abort it after the grace period or at a second signal."""
-        self._replica.drain()
-        logger.info("draining", extra={"in_flight": self._replica.in_flight})
-        _say(f"draining: {self._replica.in_flight} requests open (a second signal aborts them)")
-        try:
-            async with asyncio.timeout(self._spec.shutdown_grace_seconds):
-                await first_of(self._replica.wait_idle(), self._abort.wait(), self._died())
-        except TimeoutError:
-            logger.warning("grace period over", extra={"in_flight": self._replica.in_flight})
-        was_told = self._abort.is_set()
-        if self._replica.in_flight:
+
+        def cut_off() -> None:
             served.abort_all(EngineDead("the server is stopping: send the request to another replica"))
-            await self._last_words()
-        return EXIT_FAILED if was_told or self._replica.phase is Phase.DEAD else EXIT_DONE
+
+        return await self._stopping.drain(self._replica, self._spec.shutdown_grace_seconds, cut_off)
 
     async def _end_dead(self, served: ServedModel) -> int:
         """The engine is gone: answer who still waits, then leave with a code that asks for a new process."""
         logger.error("engine dead", extra={"reason": self._replica.reason})
         served.abort_all(EngineDead(self._replica.reason))
-        await self._last_words()
+        await last_words(self._replica)
         return EXIT_FAILED
-
-    async def _last_words(self) -> None:
-        """A moment for error events to reach their clients."""
-        try:
-            async with asyncio.timeout(_LAST_WORDS_SECONDS):
-                await self._replica.wait_idle()
-        except TimeoutError:
-            logger.warning("requests cut off", extra={"in_flight": self._replica.in_flight})
 
     async def _watch(self, served: ServedModel) -> None:
         """Ask the engine every second how it is; one that is dead, or does not say, ends the replica (F-04)."""
@@ -171,11 +142,3 @@ class _Life:
                 self._replica.die(error.message)
             except TimeoutError:
                 self._replica.die(f"the engine has not answered for {_HEALTH_PATIENCE_SECONDS:.0f} s")
-
-    async def _died(self) -> None:
-        while self._replica.phase is not Phase.DEAD:
-            self._replica.changed.clear()
-            await self._replica.changed.wait()
-
-    def _signalled(self) -> None:
-        (self._abort if self._stop.is_set() else self._stop).set()

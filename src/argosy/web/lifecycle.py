@@ -70,6 +70,12 @@ class Lifecycle:
         """Return once no request is being answered."""
         await self._idle.wait()
 
+    async def wait_dead(self) -> None:
+        """Return once the process must be replaced."""
+        while self.phase is not Phase.DEAD:
+            self.changed.clear()
+            await self.changed.wait()
+
     def _move(self, phase: Phase, reason: str) -> None:
         self.phase = phase
         self.reason = reason

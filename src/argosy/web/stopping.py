@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from argosy.web.lifecycle import Lifecycle
+from argosy.web.lifecycle import Lifecycle, Phase
 from argosy.web.process import first_of
 
 logger = logging.getLogger(__name__)
@@ -34,20 +34,21 @@ class Stopping:
     async def drain(self, lifecycle: Lifecycle, grace_seconds: float, cut_off: Callable[[], None]) -> int:
         """Take nothing new and let what runs end; `cut_off` ends what is left. The exit code.
 
-        Cancels: what is open stays open.
+        A server that dies meanwhile ends at once. Cancels: what is open stays open.
         """
         lifecycle.drain()
         logger.info("draining", extra={"in_flight": lifecycle.in_flight})
         say(f"draining: {lifecycle.in_flight} requests open (a second signal aborts them)")
         try:
             async with asyncio.timeout(grace_seconds):
-                await first_of(lifecycle.wait_idle(), self.abort.wait())
+                await first_of(lifecycle.wait_idle(), self.abort.wait(), lifecycle.wait_dead())
         except TimeoutError:
             logger.warning("grace period over", extra={"in_flight": lifecycle.in_flight})
+        is_failed = self.abort.is_set() or lifecycle.phase is Phase.DEAD
         if lifecycle.in_flight:
             cut_off()
             await last_words(lifecycle)
-        return EXIT_FAILED if self.abort.is_set() else EXIT_DONE
+        return EXIT_FAILED if is_failed else EXIT_DONE
 
     def _signalled(self) -> None:
         (self.abort if self.stop.is_set() else self.stop).set()
