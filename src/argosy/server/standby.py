@@ -13,11 +13,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+import argosy.server.run  # noqa: F401  # all that a replica imports, ahead of time
 from argosy.core.plugins import resolve
 from argosy.engines import AHEAD, DEFAULT_ENGINE, ENGINES
-from argosy.server import run as server
-
-EXIT_DONE = server.EXIT_DONE
+from argosy.web.stopping import EXIT_DONE
 
 
 class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
