@@ -82,6 +82,9 @@ def command(
     access_log: Annotated[
         bool | None, typer.Option("--access-log", help="One log line per request.", rich_help_panel=_SERVING)
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None, typer.Option(help="Send traces here, OTLP over HTTP. [off]", rich_help_panel=_SERVING)
+    ] = None,
     engine: Annotated[
         str | None, typer.Option(help="openvino, vllm, transformers or echo.", rich_help_panel=_ENGINE)
     ] = None,

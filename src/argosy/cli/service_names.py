@@ -38,7 +38,8 @@ def complete_weight(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def _revisions(ctx: typer.Context) -> list[str]:
-    service = ctx.params.get("name")
+    # A flag whose value is being typed keeps the words before it from becoming arguments.
+    service = ctx.params.get("name") or next(iter(ctx.args), None)
     if not service:
         return []
 

@@ -149,7 +149,7 @@ def seconds_text(seconds: float | None) -> str:
     """`85ms`, `1.25s`."""
     if seconds is None:
         return _NOTHING
-    return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.2f}s"
+    return f"{seconds * 1000:.0f}ms" if seconds < 0.9995 else f"{seconds:.2f}s"
 
 
 def replica_load_table(replicas: Iterable[ReplicaView]) -> Table:

@@ -25,10 +25,11 @@ async def _why(client: ControlClient, name: str, *, json: bool) -> None:
     if json:
         print_json(why)
     else:
-        _show(why)
+        show(why)
 
 
-def _show(why: Why) -> None:
+def show(why: Why) -> None:
+    """Everything in the answer, in its order."""
     console.print(f"[bold]{escape(why.answer)}[/bold]", soft_wrap=True)
     for fact in why.facts:
         say(f"  · {fact}")
