@@ -78,7 +78,7 @@ class CachePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class BalancerName(StrEnum):
-    """How a replica is chosen (docs/gateway.md)."""
+    """How a replica is chosen (docs/balancing.md)."""
 
     PREFIX_AFFINITY = "prefix_affinity"
     LEAST_LOADED = "least_loaded"
