@@ -290,6 +290,13 @@ async def test_before_the_replicas_were_seen_there_are_no_routes(tmp_path) -> No
         assert (answer.status_code, answer.json()["error"]["reason"]) == (503, "unavailable")
 
 
+async def test_another_method_is_told_which_there_are(tmp_path) -> None:
+    async with live_control(tmp_path) as control, control.http() as http:
+        for path, methods in ((ONE, "DELETE, GET, HEAD, PUT"), (f"{ONE}/plan", "POST"), ("/v1/top", "GET, HEAD")):
+            answer = await http.patch(path)
+            assert (answer.status_code, answer.headers["allow"]) == (405, methods)
+
+
 async def test_probes_and_the_service_list_of_a_thousand(tmp_path) -> None:
     async with live_control(tmp_path) as control, control.http(None) as anyone, control.http() as http:
         assert {path: (await anyone.get(path)).status_code for path in PROBES} == dict.fromkeys(PROBES, 200)

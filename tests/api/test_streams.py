@@ -112,6 +112,14 @@ async def test_the_end_of_the_server_ends_every_stream(tmp_path) -> None:
                 assert line.startswith((":", "data:"))
 
 
+async def test_asking_for_the_head_of_a_stream_opens_none(tmp_path) -> None:
+    async with live_control(tmp_path) as control, control.http() as http:
+        for path in (WATCH, "/v1/routes?watch=true"):
+            answer = await http.head(path)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+        await control.no_streams()
+
+
 async def test_one_stream_too_many_is_told_to_come_back(tmp_path) -> None:
     async with live_control(tmp_path, streams=Streams(max_streams=2)) as control, control.http() as http:
         async for first in opened(control, WATCH):

@@ -86,6 +86,10 @@ class StreamResponse(Response):
         self._streams.num_open += 1
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            if scope["method"] == "HEAD":
+                await self._source.aclose()
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
             await send({"type": "http.response.body", "body": self._heartbeat, "more_body": True})
             async with aclosing(self._source) as source:
                 await self._relay(source, send)

@@ -28,7 +28,9 @@ from argosy.observe.trace import (
     current_traceparent,
     request_id_from,
     traceparent_from,
+    valid_traceparent,
 )
+from argosy.observe.tracing import NO_SPAN, Span, Tracing, current_span
 from argosy.web import access
 from argosy.web.errors import TYPES_BY_STATUS, ErrorBody, ErrorDetail, error_response
 from argosy.web.lifecycle import Lifecycle
@@ -47,12 +49,13 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules at the edge. fatal: errors after which the process cannot serve any more."""
+    """The rules at the edge. fatal: errors after which the process cannot serve any more. tracing: None = off."""
 
     door: access.Door
     max_body_bytes: int
     access_log: bool
     fatal: tuple[type[ArgosyError], ...] = ()
+    tracing: Tracing | None = None
 
 
 class Edge:
@@ -65,7 +68,9 @@ class Edge:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._settings = settings
-        self._paths = frozenset(route.path for route in routes)
+        self._methods: dict[str, set[str]] = {}
+        for route in routes:
+            self._methods.setdefault(route.path, set()).update(route.methods or ())
         self._in_flight = metrics.gauge("argosy_http_requests_in_flight")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,6 +115,8 @@ class Edge:
         if exchange.granted_origin and scope["method"] == "OPTIONS":
             return preflight()
         principal = access.authenticate(scope["path"], head, settings.door)
+        if settings.tracing is not None and not is_probe:
+            exchange.trace(settings.tracing, head)
         if not is_probe and not self._lifecycle.is_ready and settings.door.paths.needs_ready(scope["path"]):
             exchange.must_close = True
             return unavailable(self._lifecycle)
@@ -128,6 +135,8 @@ class Edge:
         response = error_response(error, request)
         if isinstance(error, Unauthorized) and self._settings.door.paths.is_page(exchange.scope["path"]):
             response.headers["www-authenticate"] = 'Basic realm="argosy", charset="UTF-8"'
+        if response.status_code == 405 and (route := exchange.scope.get("route")) is not None:
+            response.headers["allow"] = ", ".join(sorted(self._methods[route.path]))  # of every route at that path
         if isinstance(error, PayloadTooLarge):
             exchange.must_close = True
             await response(exchange.scope, exchange.receive, exchange.send_and_linger)
@@ -139,12 +148,13 @@ class Edge:
     def _account(self, exchange: Exchange) -> None:
         scope = exchange.scope
         route = scope.get("route")
-        handler = getattr(route, "path", None) or (scope["path"] if scope["path"] in self._paths else "none")
+        handler = getattr(route, "path", None) or (scope["path"] if scope["path"] in self._methods else "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         status = str(exchange.status or 499)
         seconds = time.monotonic() - exchange.started
         self._metrics.counter("http_requests", handler, method, status).add()
         self._metrics.histogram("http_request_duration_seconds", handler, method).observe(seconds)
+        exchange.span.end(method, handler, exchange.status or 499)
         if self._settings.access_log:
             logger.info(
                 "request",
@@ -171,6 +181,7 @@ class Exchange:
         self.status = 0
         self.granted_origin: str | None = None
         self.must_close = False
+        self.span: Span = NO_SPAN
         self._traceparent = ""
         self._send = send
         self._remaining = 0
@@ -185,6 +196,15 @@ class Exchange:
         if trace:
             self._traceparent = traceparent_from(trace.decode("latin-1"))
             current_traceparent.set(self._traceparent)
+
+    def trace(self, tracing: Tracing, head: access.Head) -> None:
+        """Begin a span, as a child of the caller's; whoever answers may write into it, and pass the trace on."""
+        sent = head.get(b"traceparent")
+        self.span = tracing.begin(valid_traceparent(sent.decode("latin-1") if sent else None))
+        self.span.set("argosy.request_id", self.request_id)
+        current_span.set(self.span)
+        self._traceparent = self.span.traceparent
+        current_traceparent.set(self._traceparent)
 
     def limit_body(self, length: int | None, max_body_bytes: int) -> None:
         """Refuse a body that is, or turns out, too large. Raises: PayloadTooLarge."""
