@@ -13,8 +13,8 @@ import pytest
 
 from argosy.backends import BACKENDS, BackendSpec
 from argosy.backends.fake import FakeBackend
-from argosy.backends.local.backend import open_local
-from argosy.backends.local.replica import LocalSettings
+from argosy.backends.local.opening import open_local
+from argosy.backends.local.settings import LocalSettings
 from argosy.core.errors import NotFound
 from argosy.core.interfaces import Backend
 from argosy.core.workload import Probe, ReplicaPhase, ReplicaStatus, Workload, WorkloadStatus

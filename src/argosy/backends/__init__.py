@@ -24,7 +24,7 @@ from pathlib import Path
 import msgspec
 
 BACKENDS: Mapping[str, str] = {
-    "local": "argosy.backends.local.backend:open_local",
+    "local": "argosy.backends.local.opening:open_local",
     "fake": "argosy.backends.fake:open_fake",
 }
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import msgspec
 
 from argosy.backends import BackendSpec
-from argosy.backends.local.backend import LocalBackend, open_local
+from argosy.backends.local.backend import LocalBackend
+from argosy.backends.local.opening import open_local
 from argosy.backends.local.probe import ask
 from argosy.backends.local.processes import token_bearers
-from argosy.backends.local.replica import LocalSettings
+from argosy.backends.local.settings import LocalSettings
 from argosy.core.workload import Probe, ReplicaPhase, ReplicaStatus, Workload, WorkloadStatus
 
 STAND_IN = Path(__file__).parent.parent / "stand_in.py"

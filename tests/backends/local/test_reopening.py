@@ -116,7 +116,7 @@ import asyncio, sys
 from pathlib import Path
 import msgspec
 from argosy.backends import BackendSpec
-from argosy.backends.local.backend import open_local
+from argosy.backends.local.opening import open_local
 from argosy.core.workload import Workload
 
 async def main():

@@ -14,6 +14,7 @@ import msgspec
 
 from argosy.backends.local.processes import ProcessIdentity, TokenBearer
 from argosy.backends.local.records import ReplicaRecord
+from argosy.core.workload import Workload
 
 
 class Adoption(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,13 @@ class Adoption(msgspec.Struct, frozen=True, kw_only=True):
     ended: tuple[ReplicaRecord, ...] = ()
     finished: tuple[ReplicaRecord, ...] = ()
     strays: tuple[ProcessIdentity, ...] = ()
+
+
+class LeftBehind(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier backend asked for and started, the oldest replica first."""
+
+    workloads: tuple[Workload, ...] = ()
+    replicas: tuple[ReplicaRecord, ...] = ()
 
 
 def match(records: Sequence[ReplicaRecord], found: Sequence[TokenBearer], boot_id: str) -> Adoption:

@@ -5,33 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from typing import Any, TypeVar
 
 import msgspec
 
-from argosy.backends import BackendSpec
 from argosy.backends.changes import Changes
-from argosy.backends.local import inventory, rendering
-from argosy.backends.local.adoption import match
+from argosy.backends.local import rendering
+from argosy.backends.local.adoption import LeftBehind
 from argosy.backends.local.housekeeping import HOUSE_SECONDS, Housekeeping
 from argosy.backends.local.launcher import Launcher
 from argosy.backends.local.log_files import LogFiles
 from argosy.backends.local.placement import Machine, place_all
-from argosy.backends.local.processes import (
-    Process,
-    ProcessIdentity,
-    boot_id,
-    is_alive,
-    kill_group_of,
-    token_bearers,
-)
+from argosy.backends.local.processes import Process
 from argosy.backends.local.records import Records, ReplicaRecord
-from argosy.backends.local.replica import LocalSettings, Replica
+from argosy.backends.local.replica import Replica
+from argosy.backends.local.settings import LocalSettings
 from argosy.backends.local.standby import standby_program
 from argosy.backends.names import NUM_SUFFIXES, replica_name
 from argosy.backends.roles import Member, assign_roles, is_same_command
@@ -45,10 +37,6 @@ logger = logging.getLogger(__name__)
 _MAX_PROBES = 64
 _ADOPTION_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
-_LOCK_TRIES = 50
-_STRAY_POLLS = 100
-_STRAY_POLL_SECONDS = 0.02
-_LOCK_PAUSE_SECONDS = 0.02
 
 T = TypeVar("T")
 
@@ -59,9 +47,19 @@ _DeviceStatuses = list[DeviceStatus]
 class LocalBackend:
     """Implements `core.interfaces.Backend` and `DeviceReports`. Made by `open_local`."""
 
-    def __init__(self, records: Records, logs: LogFiles, launcher: Launcher, machine: Machine) -> None:
-        self.settings = LocalSettings()
-        self.clock: Callable[[], float] = time.time
+    def __init__(
+        self,
+        records: Records,
+        logs: LogFiles,
+        launcher: Launcher,
+        machine: Machine,
+        *,
+        settings: LocalSettings,
+        clock: Callable[[], float],
+    ) -> None:
+        """clock: unix seconds, for people only."""
+        self.settings = settings
+        self.clock = clock
         self.probes = asyncio.Semaphore(_MAX_PROBES)
         self._records = records
         self._logs = logs
@@ -150,18 +148,11 @@ class LocalBackend:
         """For `Replica`: its phase has changed."""
         self._settle(replica.record.workload.name)
 
-    async def open(self, token_prefix: str) -> None:
-        """Find again what an earlier backend left running; end what is ours and on no record. Raises: BackendError."""
-        found = await asyncio.to_thread(token_bearers, token_prefix)
-        workloads, records = await asyncio.to_thread(lambda: (self._records.workloads(), self._records.replicas()))
-        adoption = match(records, found, boot_id())
-        await _end_all(adoption.strays)
-        for record in adoption.finished:
-            await self._write(self._records.forget_replica, record.name)
-        self._workloads = {each.name: each for each in workloads}
-        self._orders = count(max((each.order for each in records), default=-1) + 1)
-        adopted = [self._adopted(record) for record in (*adoption.running, *adoption.ended)]
-        adopted.sort(key=lambda each: each.record.order)
+    async def open(self, left: LeftBehind) -> None:
+        """Go on with what an earlier backend left; returns when every replica has been looked at. Call it once."""
+        self._workloads = {each.name: each for each in left.workloads}
+        self._orders = count(max((each.order for each in left.replicas), default=-1) + 1)
+        adopted = [self._adopted(record) for record in left.replicas]
         await self._first_look([each for each in adopted if each.process is not None and not each.is_draining])
         self._is_settling = True
         for replica in adopted:
@@ -349,17 +340,6 @@ class LocalBackend:
                 logger.exception("housekeeping failed")
 
 
-async def _end_all(strays: Sequence[ProcessIdentity]) -> None:
-    """End them with their groups, and wait a moment until what they held is free."""
-    for each in strays:
-        logger.warning("ended a process that is on no record", extra={"pid": each.pid})
-        kill_group_of(each.pid)
-    for _ in range(_STRAY_POLLS):
-        if not any(is_alive(each) for each in strays):
-            return
-        await asyncio.sleep(_STRAY_POLL_SECONDS)
-
-
 def _require_runnable(workload: Workload) -> None:
     try:
         require_name(workload.name, "workload")
@@ -369,42 +349,3 @@ def _require_runnable(workload: Workload) -> None:
         raise SpecError(f"workload {workload.name!r} has no command that can be run: its argv is {workload.argv!r}")
     if workload.replicas < 0 or workload.warm_spares < 0:
         raise SpecError(f"workload {workload.name!r} asks for less than no replicas: use 0 or more")
-
-
-@asynccontextmanager
-async def open_local(
-    spec: BackendSpec, *, settings: LocalSettings | None = None, clock: Callable[[], float] = time.time
-) -> AsyncIterator[LocalBackend]:
-    """The local backend of a directory, with the replicas an earlier one left there.
-
-    Raises: BackendError if another one has it open or the directory cannot be used; SpecError for a devices file.
-    """
-    machine = await asyncio.to_thread(inventory.machine, spec.devices)
-    records = Records(spec.root)
-    identity = await _locked(records, spec)
-    logs = LogFiles(spec.logs)
-    launcher = Launcher(identity, logs, spec.standby_processes)
-    backend = LocalBackend(records, logs, launcher, machine)
-    backend.settings = settings or backend.settings
-    backend.clock = clock
-    try:
-        await backend.open(launcher.token_prefix)
-        yield backend
-    finally:
-        try:
-            await backend.close(stop_replicas=spec.stop_replicas)
-        finally:
-            records.close()
-
-
-async def _locked(records: Records, spec: BackendSpec) -> str:
-    """The identity, once we have the directory alone. Raises: BackendError if another one keeps it."""
-    for _ in range(_LOCK_TRIES):
-        identity = await asyncio.to_thread(records.open)
-        if identity is not None:
-            return identity
-        await asyncio.sleep(_LOCK_PAUSE_SECONDS)
-    raise BackendError(
-        f"another process runs the replicas of {spec.root}: stop it, or choose another --state directory",
-        retryable=False,
-    )

@@ -18,19 +18,14 @@ from typing import Any, Protocol
 import msgspec
 
 from argosy.backends.local import health
-from argosy.backends.local.health import Answers, Health, Verdict
+from argosy.backends.local.health import Health, Verdict
 from argosy.backends.local.placement import Grant
 from argosy.backends.local.ports import HOST, is_taken
-from argosy.backends.local.probe import Answer, ask
 from argosy.backends.local.processes import Process
 from argosy.backends.local.records import ReplicaRecord
-from argosy.backends.restarts import (
-    DEFAULT_RESTARTS,
-    RestartPolicy,
-    crashes_after,
-    is_crash_loop,
-    restart_delay_seconds,
-)
+from argosy.backends.local.rounds import ask_round
+from argosy.backends.local.settings import LocalSettings
+from argosy.backends.restarts import crashes_after, is_crash_loop, restart_delay_seconds
 from argosy.backends.roles import Member
 from argosy.core.errors import BackendError
 from argosy.core.workload import ReplicaPhase, ReplicaStatus, Workload
@@ -48,17 +43,6 @@ _CAUSES = {
     Verdict.SICK: ("LivenessFailed", "{path} was refused {failures} times in a row"),
     Verdict.LATE: ("StartTimeout", "it was not ready within {start:.0f} s"),
 }
-
-
-class LocalSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How patient the local backend is.
-
-    farewell_seconds: between the moment a replica is listed as draining and SIGTERM: those who route to it learn of
-    it first, so that it is not sent requests it must refuse.
-    """
-
-    restarts: RestartPolicy = DEFAULT_RESTARTS
-    farewell_seconds: float = 0.5
 
 
 class Place(Protocol):
@@ -206,12 +190,13 @@ class Replica:
 
     async def probe(self) -> Verdict:
         """One round of questions, and what the replica is after it."""
-        answers = await self._ask()
+        async with self._place.probes:
+            asked = await ask_round(self.record.workload, self.record.port, self.health)
         now = time.monotonic()
         if self._has_ended or self.is_draining:
             return Verdict.UNREADY
         workload = self.record.workload
-        self.health = health.after(self.health, answers, workload, now)
+        self.health = health.after(self.health, asked.answers, workload, now)
         verdict = health.verdict(self.health, workload, now)
         if verdict in _CAUSES:
             reason, sentence = _CAUSES[verdict]
@@ -225,7 +210,7 @@ class Replica:
                 ),
             )
         elif verdict is Verdict.READY:
-            self._ready(now)
+            self._ready(now, asked.start_seconds or {})
         elif verdict is Verdict.UNREADY:
             self._move(ReplicaPhase.UNREADY, "ProbeFailed", f"{workload.readiness.path} does not answer 200")
         return verdict
@@ -265,34 +250,9 @@ class Replica:
             await self._save_quietly()
             await asyncio.sleep(health.pause_seconds(self.health, self.record.workload))
 
-    async def _ask(self) -> Answers:
-        workload, now = self.record.workload, time.monotonic()
-        address = (HOST, self.record.port)
-        async with self._place.probes:
-            allowed = health.probe_seconds(self.health, workload.readiness, workload, now)
-            ready = await ask(address, workload.readiness.path, allowed)
-            self._read_start_seconds(ready)
-            live = None
-            if self.health.has_been_ready and (ready is None or ready.status != 200):
-                seconds = health.probe_seconds(self.health, workload.liveness, workload, time.monotonic())
-                live = await ask(address, workload.liveness.path, seconds)
-                allowed += seconds
-        return Answers(
-            ready=None if ready is None else ready.status == 200,
-            live=None if live is None else live.status == 200,
-            allowed_seconds=allowed,
-        )
-
-    def _read_start_seconds(self, answer: Answer | None) -> None:
-        """A replica of ours tells in its readiness what its start consisted of."""
-        if answer is None or answer.status != 200 or self.record.ready_at is not None:
-            return
-        with suppress(msgspec.DecodeError):
-            self._note(start_seconds=msgspec.json.decode(answer.body, type=_Readiness).start_seconds)
-
-    def _ready(self, now: float) -> None:
+    def _ready(self, now: float, parts: dict[str, float]) -> None:
         if self.record.ready_at is None:
-            took = {**self.record.start_seconds, "ready": round(now - self.health.started_at, 3)}
+            took = {**parts, "ready": round(now - self.health.started_at, 3)}
             self._note(ready_at=self._place.clock(), start_seconds=took)
         self._move(ReplicaPhase.READY, "", "")
 
@@ -391,12 +351,6 @@ class Replica:
         if is_new:
             logger.info("replica is " + phase.value, extra={"replica": self.name, "reason": reason})
         self._place.moved(self)
-
-
-class _Readiness(msgspec.Struct, frozen=True):
-    """What we read of a replica's answer to the readiness probe."""
-
-    start_seconds: dict[str, float] = {}
 
 
 def _fields(record: ReplicaRecord) -> dict[str, Any]:
