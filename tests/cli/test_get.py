@@ -81,7 +81,7 @@ def test_a_mistyped_service_is_told_with_the_one_that_was_meant(cloud: Cloud, ar
     ended = cloud.run(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.count("\n") == 1
-    assert "smollm2" in ended.err
+    assert "there is no service 'smolm2'; did you mean 'smollm2'?" in ended.err
 
 
 def test_a_watch_shows_what_can_be_seen_changing(cloud: Cloud) -> None:

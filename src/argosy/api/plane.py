@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from difflib import get_close_matches
 
 import msgspec
 
@@ -49,13 +50,15 @@ class ControlPlane:
         return tuple(await self._store.list(InferenceService))
 
     async def service(self, name: str) -> InferenceService:
-        """Raises: NotFound listing what there is, StoreError."""
+        """Raises: NotFound with the one that may be meant, or those there are; StoreError."""
         try:
             return await self._store.get(InferenceService, name)
         except NotFound as exc:
             names = [each.metadata.name for each in await self._store.list(InferenceService)]
             there_are = ", ".join(names[:10]) + (", …" if len(names) > 10 else "") if names else "none yet"
-            raise NotFound(f"there is no service {name!r}; services: {there_are}") from exc
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"services: {there_are}"
+            raise NotFound(f"there is no service {name!r}; {hint}") from exc
 
     async def apply(self, declared: InferenceService) -> InferenceService:
         """Store what is declared; the loop makes it so. Only a change of the spec by somebody else is a conflict.
