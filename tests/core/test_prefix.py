@@ -45,6 +45,25 @@ def test_what_a_gateway_needs_is_read_on_the_way_and_never_refused(sent, is_stre
 
 
 @pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ({"prompt": "a"}, 1),
+        ({"prompt": "a", "n": 5}, 5),
+        ({"prompt": ["a", "b", "c"], "n": 2}, 6),
+        ({"prompt": [[1, 2], [3]]}, 2),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": [], "n": -4}, 1),
+        ({"prompt": "a", "n": "many"}, 1),
+        ({"messages": [{"role": "user", "content": "a"}], "n": 3}, 3),
+    ],
+)
+def test_every_answer_a_body_asks_for_is_counted(sent: dict[str, object], expected: int) -> None:
+    found = prefix_of(body(**sent))
+    assert found is not None
+    assert found.num_answers == expected
+
+
+@pytest.mark.parametrize(
     "sent",
     [b"", b"[1]", b"{", b"[" * 100_000, b'{"model":"\xff"}', b'{"model":"a","tools":' + b"[" * 9999 + b"]" * 9999],
 )

@@ -23,7 +23,7 @@ class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
     """model: as the request names it. blocks: chained hashes of the prompt's full blocks. prompt_bytes: its length.
 
     Read on the way, so that a gateway parses a body once: user and is_stream, as the request says, and max_tokens, the
-    longest answer it asks for; None = not said.
+    longest answer it asks for; None = not said. num_answers: how many answers it asks for, over all its prompts.
     """
 
     model: str
@@ -32,6 +32,7 @@ class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     is_stream: bool = False
     max_tokens: int | None = None
+    num_answers: int = 1
 
 
 class _Message(msgspec.Struct):
@@ -48,6 +49,7 @@ class _Body(msgspec.Struct):
     stream: Any = None
     max_tokens: Any = None
     max_completion_tokens: Any = None
+    n: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -71,6 +73,7 @@ def prefix_of(body: bytes) -> PromptPrefix | None:
         user=decoded.user if isinstance(decoded.user, str) else "",
         is_stream=decoded.stream is True,
         max_tokens=longest if type(longest) is int else None,
+        num_answers=_num_answers(decoded),
     )
 
 
@@ -84,6 +87,16 @@ def block_hashes(text: bytes, *, seed: str) -> tuple[int, ...]:
     return tuple(hashes)
 
 
+def _num_answers(body: _Body) -> int:
+    each = body.n if type(body.n) is int and body.n > 0 else 1
+    return each * (len(body.prompt) if _are_several(body.prompt) else 1)
+
+
+def _are_several(prompt: Any) -> bool:
+    """A list of texts, or of lists of token ids; a list of numbers is one prompt."""
+    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
+
+
 def _prompt_bytes(body: _Body) -> bytes:
     if body.messages:
         parts = [bytes(body.tools)]
@@ -91,7 +104,7 @@ def _prompt_bytes(body: _Body) -> bytes:
             parts += (b"\x1e", message.role.encode("utf-8", "surrogatepass"), b"\x1f", bytes(message.content))
         return b"".join(parts)
     prompt = body.prompt
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], str | list):
+    if _are_several(prompt):
         prompt = prompt[0]
     if isinstance(prompt, str):
         return prompt.encode("utf-8", "surrogatepass")

@@ -18,6 +18,7 @@ from argosy.observe.metrics import Metrics
 
 # What an answer is expected to take if the request does not say.
 EXPECTED_TOKENS = 256
+BODY_BYTES_PER_TOKEN = 4  # all of a body counts: prompts, tools, what a replica may make tokens of
 
 
 class Accounts:
@@ -31,7 +32,8 @@ class Accounts:
     def open(self, call: Call) -> Account:
         """Take what the request is expected to use. Raises: Overloaded if its key has no more."""
         longest = call.prefix.max_tokens
-        expected = call.prompt_tokens + (EXPECTED_TOKENS if longest is None else max(0, longest))
+        each = EXPECTED_TOKENS if longest is None else max(0, longest)
+        expected = len(call.body) // BODY_BYTES_PER_TOKEN + call.prefix.num_answers * each
         self._quotas.admit(call.caller.principal, expected, self._clock())
         return Account(self, call, expected)
 
