@@ -533,7 +533,7 @@ class TestFaults:
             await stage.change(replicas=1)
             await stage.run(3)
         counts = {each.reason: each.count for each in await stage.store.list(Event)}
-        assert (counts["ScaledToZero"], counts["Woken"]) == (2, 2)
+        assert (counts["ScaledToZero"], counts["ScaledUp"]) == (2, 2)
 
 
 class RefusingBackend:

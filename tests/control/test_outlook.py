@@ -35,7 +35,7 @@ class TestWhy:
         await stage.declare()
         await stage.run(5)
         told = await why(stage)
-        assert told.answer == "chat cannot answer yet: 1 replica is starting."
+        assert told.answer == "chat cannot answer yet: 1 replica starting."
         assert any("has been starting for 5 s" in fact for fact in told.facts)
 
     async def test_ready(self, stage: Stage) -> None:

@@ -48,6 +48,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (template(start_timeout_seconds=0.0), "template.start_timeout_seconds is 0: choose more than 0"),
     (template(shutdown_grace_seconds=NAN), "template.shutdown_grace_seconds is nan"),
     (template(serve_args={"host": "0.0.0.0"}), "template.serve_args: 'host' cannot be set here; there are access-log"),
+    (template(serve_args={"max-num-seqs": 8}), "set template.engine_settings.max_num_seqs instead of 'max-num-seqs'"),
     (template(serve_args={"max-waiting": "many"}), "template.serve_args.max-waiting is 'many': write a whole number"),
     (template(serve_args={"max-waiting": True}), "template.serve_args.max-waiting is True"),
     (template(serve_args={"access-log": 1}), "template.serve_args.access-log is 1: write true or false"),

@@ -110,7 +110,7 @@ def refused_condition(message: str) -> Condition:
 def _ready(picture: Picture) -> Condition:
     desired = picture.decision.replicas
     if picture.ready > 0:
-        message = f"{picture.ready} of {max(desired, picture.ready)} replicas answer"
+        message = f"{picture.ready} of {_replicas(max(desired, picture.ready))} answer"
         return _condition(READY, ConditionStatus.TRUE, ConditionReason.REPLICAS_READY, message)
     if picture.is_stopped:
         message = "max_replicas is 0: raise it to let replicas run"
@@ -125,8 +125,8 @@ def _ready(picture: Picture) -> Condition:
     if not picture.running:
         return _condition(READY, ConditionStatus.FALSE, ConditionReason.NOTHING_RUNS, "no replica has been made yet")
     starting = sum(each.starting for each in picture.running.values())
-    count = "1 replica is" if starting == 1 else f"{starting} replicas are"
-    return _condition(READY, ConditionStatus.FALSE, ConditionReason.STARTING, f"{count} starting")
+    message = f"{_replicas(starting or desired)} starting"
+    return _condition(READY, ConditionStatus.FALSE, ConditionReason.STARTING, message)
 
 
 def _progressing(rollout: RolloutStatus) -> Condition:
@@ -153,6 +153,10 @@ def _scaling(picture: Picture) -> Condition:
         message = f"no gateway reports: held at {decision.replicas}"
         return _condition(SCALING, ConditionStatus.UNKNOWN, ConditionReason.FIGURES_MISSING, message)
     return _condition(SCALING, ConditionStatus.TRUE, ConditionReason.SCALING_ACTIVE, decision.message)
+
+
+def _replicas(number: int) -> str:
+    return "1 replica" if number == 1 else f"{number} replicas"
 
 
 def _condition(kind: str, status: ConditionStatus, reason: ConditionReason, message: str) -> Condition:

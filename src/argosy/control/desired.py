@@ -22,6 +22,7 @@ from argosy.core.scaling import ScalingDecision, ScalingPolicy, ScalingSample
 from argosy.core.workload import ReplicaPhase, WorkloadStatus
 
 FIXED = "Fixed"
+HELD = "Held"
 _COMING = frozenset({ReplicaPhase.PENDING, ReplicaPhase.STARTING, ReplicaPhase.BACKOFF, ReplicaPhase.UNREADY})
 
 
@@ -124,8 +125,8 @@ def scaling_notes(before: int, decision: ScalingDecision) -> tuple[Note, ...]:
     message = f"from {before} to {after}: {decision.message}"
     if after == 0:
         return (Note(reason=EventReason.SCALED_TO_ZERO, message=message),)
-    if before == 0:
-        return (Note(reason=EventReason.WOKEN, message=message),)
+    if before == 0 and decision.reason not in (FIXED, HELD):
+        return (Note(reason=EventReason.WOKEN, message=f"somebody asks and no replica runs; {message}"),)
     reason = EventReason.SCALED_UP if after > before else EventReason.SCALED_DOWN
     return (Note(reason=reason, message=message),)
 
@@ -137,4 +138,4 @@ def _fixed(policy: ScalingPolicy) -> ScalingDecision:
 
 def _within(policy: ScalingPolicy, replicas: int, message: str) -> ScalingDecision:
     bounded = min(max(replicas, policy.min_replicas), policy.max_replicas)
-    return ScalingDecision(replicas=bounded, reason="Held", message=message, is_limited=bounded != replicas)
+    return ScalingDecision(replicas=bounded, reason=HELD, message=message, is_limited=bounded != replicas)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 from argosy.control.explain import Evidence, failing_replica, why
 from argosy.control.settings import ControlSettings
-from argosy.control.views import replica_views, service_load, token_rates
+from argosy.control.views import replica_views, service_load, token_rates, with_use
 from argosy.control.world import World
 from argosy.core.errors import ArgosyError
 from argosy.core.inference_service import InferenceService
-from argosy.core.interfaces import Backend, DeviceReports, Store
+from argosy.core.interfaces import Backend, DeviceReports, Store, UsageReports
 from argosy.core.resources import DeviceStatus
 from argosy.core.service_views import ReplicaView, Top, Why
+from argosy.core.workload import ReplicaUse
 
 _TAIL_LINES = 20
 _TAIL_SECONDS = 2.0
@@ -52,6 +53,10 @@ class Outlook:
         if isinstance(self._backend, DeviceReports):
             async with asyncio.timeout(self._settings.call_seconds):
                 devices = tuple(await self._backend.devices())
+        use: Mapping[str, ReplicaUse] = {}
+        if isinstance(self._backend, UsageReports):
+            async with asyncio.timeout(self._settings.call_seconds):
+                use = await self._backend.usage()
         is_stale = world.ledger.is_stale(now)
         return Top(
             at=now,
@@ -59,7 +64,7 @@ class Outlook:
                 service_load(service, world.ledger.gauges(name, now), *world.ledger.recent(name, now))
                 for name, service in sorted(world.services.items())
             ),
-            replicas=self.replicas(),
+            replicas=tuple(with_use(view, use.get(view.status.name)) for view in self.replicas()),
             devices=devices,
             gateway_message="no gateway reports: start one with `argosy gateway`" if is_stale else "",
         )

@@ -91,7 +91,7 @@ def status_notes(scene: Scene, status: InferenceServiceStatus) -> tuple[Note, ..
     if is_now.status is ConditionStatus.TRUE and (was is None or was.status is not ConditionStatus.TRUE):
         if is_now.reason != ConditionReason.IDLE:
             notes.append(Note(reason=EventReason.SERVICE_READY, message=is_now.message))
-    elif is_now.status is ConditionStatus.FALSE and was is not None and was.status is ConditionStatus.TRUE:
+    elif before.ready_replicas and is_now.status is ConditionStatus.FALSE:
         notes.append(warning(EventReason.SERVICE_NOT_READY, is_now.message))
     for name, running in scene.running.items():
         old = next((each for each in before.revisions if each.revision == name), None)

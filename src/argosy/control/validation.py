@@ -13,6 +13,7 @@ import msgspec
 
 from argosy.control.reasons import ConditionReason
 from argosy.control.workloads import SERVE_ARGS
+from argosy.core.engine import EngineSettings
 from argosy.core.errors import Conflict, SpecError
 from argosy.core.inference_service import (
     GatewayPolicy,
@@ -122,7 +123,9 @@ def _template(service: str, template: RevisionTemplate) -> Iterator[str]:
 def _serve_args(template: RevisionTemplate) -> Iterator[str]:
     for name, value in template.serve_args.items():
         wanted = SERVE_ARGS.get(name)
-        if wanted is None:
+        if name.replace("-", "_") in EngineSettings.__struct_fields__:
+            yield f"template.serve_args: set template.engine_settings.{name.replace('-', '_')} instead of {name!r}"
+        elif wanted is None:
             yield f"template.serve_args: {name[:60]!r} cannot be set here; there are {', '.join(sorted(SERVE_ARGS))}"
         elif not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             kinds = wanted if isinstance(wanted, tuple) else (wanted,)

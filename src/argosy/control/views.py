@@ -11,7 +11,7 @@ from argosy.control.traffic import NOTHING, ServiceGauges, ServiceTotals, Traffi
 from argosy.core.inference_service import InferenceService
 from argosy.core.load_report import ReplicaReport
 from argosy.core.service_views import ReplicaView, ServiceLoad
-from argosy.core.workload import REVISION_LABEL, ReplicaStatus, WorkloadStatus
+from argosy.core.workload import REVISION_LABEL, ReplicaStatus, ReplicaUse, WorkloadStatus
 
 
 def replica_views(
@@ -41,6 +41,13 @@ def replica_views(
                 )
             )
     return tuple(views)
+
+
+def with_use(view: ReplicaView, use: ReplicaUse | None) -> ReplicaView:
+    """The replica with what it takes of its machine, if that is known."""
+    if use is None:
+        return view
+    return msgspec.structs.replace(view, memory_bytes=use.memory_bytes, cpu_ratio=use.cpu_ratio)
 
 
 def with_start_phases(replica: ReplicaStatus, report: ReplicaReport | None) -> ReplicaStatus:
