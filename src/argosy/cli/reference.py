@@ -20,7 +20,7 @@ HEAD = """\
 Every command follows the same rules:
 
 - **Answers go to stdout, all else to stderr.** A terminal gets colour and progress bars, a pipe gets plain lines;
-  `NO_COLOR` is obeyed. Commands that read something have `--json`.
+  `NO_COLOR` is obeyed. Commands that read or change something have `--json`.
 - **An error is one line**: what happened, with which values, and what to do now. `--debug`, anywhere on the line, adds
   the traceback. A mistyped command or flag gets a suggestion.
 - **Exit codes**: 0 done · 1 the system failed · 2 you did (a wrong flag, file or request) · 3 timed out ·
@@ -29,7 +29,7 @@ Every command follows the same rules:
   Twice stops at once.
 - **Secrets** come from files or from `ARGOSY_API_KEY` and `HF_TOKEN`, and are never shown again.
 
-`argosy --install-completion` teaches your shell the commands and flags.
+`source <(argosy completion bash)` teaches your shell the commands, the flags, and the names of services and revisions.
 """
 
 
