@@ -108,7 +108,7 @@ class ReplicaPolls:
         heard_at = state.heard_at or 0.0
         if self._clock() - heard_at >= SILENCE_SECONDS:
             self._lose(state, f"{state.endpoint.replica} has not answered for {SILENCE_SECONDS:g} s")
-            self._transport.give_up(state.endpoint.address, f"{state.endpoint.replica} does not answer")
+            self._transport.give_up(state.endpoint.address, "the replica does not answer any more")
 
     def _lose(self, state: EndpointState, reason: str) -> None:
         if state.is_reachable:

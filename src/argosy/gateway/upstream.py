@@ -236,12 +236,12 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as exc:
-            self.fail(FailureKind.INVALID, f"{self.address} does not answer in HTTP/1.1 ({exc})")
+            self.fail(FailureKind.INVALID, f"the replica does not answer in HTTP/1.1 ({exc})")
             return
         if self._answer is not None and not self._answer.has_head:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                self.fail(FailureKind.INVALID, f"the head of the answer of {self.address} is over {HEAD_BYTES} bytes")
+                self.fail(FailureKind.INVALID, f"the head of the replica's answer is over {HEAD_BYTES} bytes")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Closed: while an answer is under way, that is a failure, unless its end was to be marked by it."""
@@ -255,7 +255,7 @@ class _Connection(asyncio.Protocol):
             return
         waited = self._loop.time() - self._sent_at
         self.was_stale = not self._is_first and not self.has_begun and waited < _STALE_SECONDS
-        answer.fail(ReplicaFailure(FailureKind.RESET, f"{self.address} closed the connection before its answer ended"))
+        answer.fail(ReplicaFailure(FailureKind.RESET, "the replica closed the connection before its answer ended"))
 
     # --- what the parser calls
 
@@ -313,7 +313,7 @@ class _Connection(asyncio.Protocol):
         elif left > 0 or self._answer.is_full:
             self._silence = self._loop.call_later(max(left, 1.0), self._check_silence)
         else:
-            self.fail(FailureKind.SILENT, f"{self.address} sent nothing for {self._silence_seconds:g} s")
+            self.fail(FailureKind.SILENT, f"the replica sent nothing for {self._silence_seconds:g} s")
 
     def _stop_timer(self) -> None:
         if self._silence is not None:
