@@ -18,6 +18,7 @@ from argosy.core.control_spec import ControlSpec
 from argosy.core.errors import SpecError
 from argosy.core.principal import Scope
 from argosy.observe.metrics import CONTENT_TYPE, Metrics
+from argosy.observe.tracing import open_tracing
 from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.lifecycle import Lifecycle
@@ -69,5 +70,6 @@ def build_api(
         door=door_for(spec, load_keys(spec, metrics), _PATHS),
         max_body_bytes=spec.limits.max_body_bytes,
         access_log=spec.access_log,
+        tracing=open_tracing(spec.otlp_endpoint, "control"),
     )
     return App(edge=Edge(routes, lifecycle, metrics, settings), routes=routes)

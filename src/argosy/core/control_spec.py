@@ -19,7 +19,6 @@ class ControlSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=True
     `argosy.backends.BACKENDS`. devices: a YAML file that declares devices instead of finding them.
     resync_seconds: how often everything is looked at even if nothing changed. stop_replicas: end them when the
     control plane stops; else they go on, and the next control plane adopts them.
-    otlp_endpoint: where traces go (OTLP over HTTP); None = nowhere.
     """
 
     port: int = DEFAULT_CONTROL_PORT
@@ -29,7 +28,6 @@ class ControlSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=True
     resync_seconds: float = 10.0
     scaling_period_seconds: float = 1.0
     stop_replicas: bool = False
-    otlp_endpoint: str | None = None
 
 
 class GatewaySpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -45,7 +43,6 @@ class GatewaySpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=True
     admin_key_file: Path | None = None
     replica_key_file: Path | None = None
     report_seconds: float = 0.25
-    otlp_endpoint: str | None = None
 
 
 class UpSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -61,6 +61,7 @@ class WebSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     insecure: allow a bind that others can reach without a key. allowed_hosts: Host headers that are ours.
     allowed_origins: web origins (`https://app.example`) whose pages may call us.
     shutdown_grace_seconds: how long open streams may run on after SIGTERM.
+    otlp_endpoint: where traces go (OTLP over HTTP); None = nowhere.
     """
 
     host: str = "127.0.0.1"
@@ -76,6 +77,7 @@ class WebSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.AUTO
     access_log: bool = False
+    otlp_endpoint: str | None = None
 
     @property
     def is_loopback(self) -> bool:

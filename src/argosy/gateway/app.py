@@ -26,6 +26,7 @@ from argosy.gateway.services import Services
 from argosy.gateway.shadow import Shadows
 from argosy.gateway.transport import Transport
 from argosy.observe.metrics import Metrics
+from argosy.observe.tracing import open_tracing
 from argosy.observe.traffic_cells import write_report
 from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
@@ -81,6 +82,7 @@ class Gateway:
             door=door_for(spec, load_keys(spec, metrics), _PATHS),
             max_body_bytes=spec.limits.max_body_bytes,
             access_log=spec.access_log,
+            tracing=open_tracing(spec.otlp_endpoint, "gateway"),
         )
         self.edge = Edge(self.routes, self.lifecycle, metrics, settings)
 

@@ -9,6 +9,7 @@ from argosy.gateway.endpoints import EndpointState
 from argosy.gateway.outlier import DEFAULT_POLICY, EndpointHealth, Pace
 from argosy.gateway.transport import FailureKind, ReplicaFailure
 from argosy.gateway.usage import Usage
+from argosy.observe.tracing import current_span
 
 
 class Attempt:
@@ -36,6 +37,7 @@ class Attempt:
         """The first token of a stream came: the prompt is computed."""
         self.first_at = now
         self._prompt_done()
+        current_span.get().event("first_token")
         self.counters.first_byte(now - self.call.arrived_at, self.call.prefix.prompt_bytes, was_idle=self._was_idle)
 
     def streamed(self, last_at: float, now: float) -> None:

@@ -35,6 +35,7 @@ from argosy.gateway.retry_budget import after_request, after_retry
 from argosy.gateway.services import no_replica
 from argosy.gateway.traffic_split import choose_revision
 from argosy.gateway.transport import Answer, FailureKind, ReplicaFailure, Transport
+from argosy.observe.tracing import current_span
 
 MAX_OVERLOADED_RETRIES = 2
 _BLOCK_TOKENS = BLOCK_BYTES // 4
@@ -91,6 +92,8 @@ class Dispatcher:
         attempt: Attempt | None = await self._begin(call, search)
         while attempt is not None:
             attempt = await self._attempt(call, attempt, delivery, search)
+            if attempt is not None:
+                current_span.get().event("retry", replica=attempt.state.endpoint.replica)
 
     async def ask(self, attempt: Attempt) -> Answer:
         """Ask the attempt's replica. Cancels: the connection is closed. Raises: ReplicaFailure."""
@@ -128,10 +131,12 @@ class Dispatcher:
         self, call: Call, attempt: Attempt, failure: ReplicaFailure, search: _Search
     ) -> Attempt:
         """Raises: the failure, if nobody else may be asked."""
+        replica = attempt.state.endpoint.replica
+        current_span.get().event("replica_failed", replica=replica, reason=failure.kind.value)
         if not failure.may_have_started:
             call.service.retries += 1
             return await self._begin(call, search)
-        search.tried.add(attempt.state.endpoint.replica)
+        search.tried.add(replica)
         another = None if search.has_failed else self._retry(call, search)
         search.has_failed = True
         if another is None:
@@ -143,6 +148,7 @@ class Dispatcher:
         search.num_overloaded += 1
         another = self._retry(call, search) if search.num_overloaded <= MAX_OVERLOADED_RETRIES else None
         if another is not None:
+            current_span.get().event("replica_overloaded", replica=attempt.state.endpoint.replica)
             attempt.overloaded(self._clock(), is_final=False)
         return another
 

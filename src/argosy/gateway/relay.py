@@ -18,13 +18,14 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from argosy.core.errors import ArgosyError, DeadlineExceeded
+from argosy.core.errors import ArgosyError, DeadlineExceeded, ReplicaError
 from argosy.gateway.accounts import Accounts
 from argosy.gateway.attempt import Attempt
 from argosy.gateway.call import Call
 from argosy.gateway.dispatch import Dispatcher
 from argosy.gateway.response_cache import CachedAnswer, CacheScope, Lead, cache_key
 from argosy.gateway.shadow import Shadows
+from argosy.gateway.spans import write_span
 from argosy.gateway.traffic_split import choose_revision
 from argosy.gateway.transport import Answer, FailureKind, Headers, ReplicaFailure
 from argosy.gateway.usage import EventFilter, usage_of
@@ -107,10 +108,11 @@ class Relay(Response):
             await self._end_with(sink, self._ending or self._deadline_exceeded(), scope["path"])
         except ReplicaFailure as failure:
             is_cut = False
-            await self._end_with(sink, failure, scope["path"])
+            await self._end_with(sink, self._told(failure), scope["path"])
         finally:
             parts.open_relays.discard(self)
             account.close(self._attempt, is_cut=is_cut)
+            write_span(call, self._attempt)
 
     async def _answer(self, sink: Sink, cache_control: bytes) -> None:
         """From the cache, or from a replica."""
@@ -248,6 +250,11 @@ class Relay(Response):
         if not sink.is_stream:
             raise error
         await sink.end(error_event(error, path))
+
+    def _told(self, failure: ReplicaFailure) -> ReplicaError:
+        """What a client reads: the replica by its name, never its address."""
+        name = self._attempt.state.endpoint.replica if self._attempt is not None else "none"
+        return ReplicaError(f"{failure.message} (replica {name}): send the request again")
 
     def _seconds_left(self) -> float | None:
         deadline = self._call.service.route.policy.deadline_seconds

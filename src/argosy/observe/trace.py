@@ -23,6 +23,11 @@ def request_id_from(header: str | None) -> str:
     return secrets.token_hex(16)
 
 
+def valid_traceparent(header: str | None) -> str:
+    """The header as it came, or "" if there is none or it is malformed."""
+    return header if header is not None and _TRACEPARENT.fullmatch(header) else ""
+
+
 def traceparent_from(header: str | None) -> str:
     """The caller's trace with a span id of our own, or "" if there is none or it is malformed."""
     if header is None or not _TRACEPARENT.fullmatch(header):

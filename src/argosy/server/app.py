@@ -13,6 +13,7 @@ from argosy.core.plugins import resolve
 from argosy.core.principal import Scope
 from argosy.core.serve_spec import ServeSpec
 from argosy.observe.metrics import Metrics
+from argosy.observe.tracing import open_tracing
 from argosy.protocols import PROTOCOLS
 from argosy.server.replica import Replica
 from argosy.server.replica_state import ReplicaState
@@ -54,6 +55,7 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
         door=door_for(spec, load_keys(spec, metrics), _PATHS),
         max_body_bytes=spec.limits.max_body_bytes,
         access_log=spec.access_log,
+        tracing=open_tracing(spec.otlp_endpoint, "replica"),
         fatal=(EngineDead,),
     )
     return App(edge=Edge(routes, replica, metrics, settings), routes=routes)

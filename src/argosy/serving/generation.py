@@ -31,6 +31,7 @@ from argosy.serving.delta import Delta, Usage
 from argosy.serving.meters import ModelMeters
 from argosy.serving.options import PreparedRequest
 from argosy.serving.prefix_record import PrefixRecord
+from argosy.serving.spans import write_span
 from argosy.serving.timings import Timings
 from argosy.text.tokenizer import Tokenizer
 
@@ -210,6 +211,7 @@ class Generation:
         unfinished = "abort" if was_cut else "error"
         reasons = [answer.finish_reason or unfinished for answer in self._answers]
         self._machinery.meters.record(self.prepared, self.usage, self.timings, reasons)
+        write_span(self._machinery.meters.model_name, self.usage, self.timings, reasons)
 
 
 def _silent_end() -> EngineError:

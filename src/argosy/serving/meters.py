@@ -20,6 +20,7 @@ class ModelMeters:
     """Cells of one served model. Label values known beforehand exist, at 0, before the first request."""
 
     def __init__(self, metrics: Metrics, model_name: str) -> None:
+        self.model_name = model_name
         self._metrics = metrics
         self._labels = (model_name, _ENGINE)
         self.prompt_tokens = self._counter("prompt_tokens")
