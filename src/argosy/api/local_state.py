@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,8 @@ from argosy.core.state_dir import ControlAddress, StateDir
 from argosy.web.api_keys import create_key
 
 _PRIVATE = 0o077
+_LOCK_TRIES = 50
+_LOCK_PAUSE_SECONDS = 0.02
 
 
 def prepare(state: StateDir) -> None:
@@ -46,18 +49,32 @@ def held(state: StateDir) -> Iterator[None]:
     """Hold the directory: no second control plane may use it. Raises: Conflict naming the process that does."""
     descriptor = os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise Conflict(
-                f"a control plane (process {holder}) uses {state.root} already: stop it, or choose another --state"
-            ) from exc
+        _lock(descriptor, state)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, state: StateDir) -> None:
+    """Take the lock. Raises: Conflict if a living control plane has it.
+
+    One that was killed while it started a replica leaves the lock to that child for a moment, until the child runs
+    its own program.
+    """
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            if not holder.isdigit() or Path(f"/proc/{holder}").exists():
+                break
+        time.sleep(_LOCK_PAUSE_SECONDS)
+    raise Conflict(
+        f"a control plane (process {holder or 'unknown'}) uses {state.root} already: stop it, or choose another --state"
+    )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from argosy.core.engine import EngineInfo, EngineStats
 from argosy.core.generation import GenerateOutput, GenerateRequest
 from argosy.core.metadata import Metadata
 from argosy.core.resources import DeviceStatus
-from argosy.core.workload import Workload, WorkloadStatus
+from argosy.core.workload import ReplicaUse, Workload, WorkloadStatus
 
 
 class Engine(Protocol):
@@ -133,6 +133,15 @@ class DeviceReports(Protocol):
 
     async def devices(self) -> list[DeviceStatus]:
         """What there is, and who holds it."""
+        ...
+
+
+@runtime_checkable
+class UsageReports(Protocol):
+    """A backend that knows what its replicas take."""
+
+    async def usage(self) -> Mapping[str, ReplicaUse]:
+        """By replica name; those without a process are left out."""
         ...
 
 

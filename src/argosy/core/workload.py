@@ -88,6 +88,13 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     start_seconds: dict[str, float] = {}
 
 
+class ReplicaUse(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replica takes of its machine now. cpu_ratio: cores it keeps busy, 1.0 = one; None = not known yet."""
+
+    memory_bytes: int
+    cpu_ratio: float | None = None
+
+
 class WorkloadStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What is, not what was asked. message: why it is less than asked, if the backend knows ("" = all well)."""
 

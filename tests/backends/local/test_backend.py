@@ -152,6 +152,16 @@ async def test_cores_of_its_own_are_the_only_ones_a_replica_runs_on(lab: Lab) ->
     assert 0 <= status.used_ratio <= 1
 
 
+async def test_what_a_replica_takes_is_told_by_its_name(lab: Lab) -> None:
+    await lab.apply("--bytes", str(30 * 2**20))
+    (replica,) = await lab.ready()
+    (first,) = (await lab.backend.usage()).values()
+    assert first.memory_bytes > 30 * 2**20
+    second = (await lab.backend.usage())[replica.name]
+    assert second.cpu_ratio is not None
+    assert second.cpu_ratio >= 0
+
+
 async def declare_gpus(lab: Lab, count: int) -> None:
     path = lab.root / "devices.yaml"
     path.write_text(f"devices: {[{'name': f'gpu:{n}', 'kind': 'gpu', 'memory_bytes': 100} for n in range(count)]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
@@ -30,7 +30,7 @@ from argosy.backends.roles import Member, assign_roles, is_same_command
 from argosy.core.errors import BackendError, InvalidRequest, NotFound, SpecError, Unschedulable
 from argosy.core.model import require_name
 from argosy.core.resources import DeviceStatus
-from argosy.core.workload import ReplicaPhase, Workload, WorkloadStatus
+from argosy.core.workload import ReplicaPhase, ReplicaUse, Workload, WorkloadStatus
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ _DeviceStatuses = list[DeviceStatus]
 
 
 class LocalBackend:
-    """Implements `core.interfaces.Backend` and `DeviceReports`. Made by `open_local`."""
+    """Implements `core.interfaces.Backend`, `DeviceReports` and `UsageReports`. Made by `open_local`."""
 
     def __init__(
         self,
@@ -127,6 +127,11 @@ class LocalBackend:
         """As in `DeviceReports`."""
         held = {replica.name: replica.record.grant for replica in self._replicas.values()}
         return await asyncio.to_thread(self._housekeeping.devices, held)
+
+    async def usage(self) -> Mapping[str, ReplicaUse]:
+        """As in `UsageReports`."""
+        groups = {each.name: each.process.pid for each in self._replicas.values() if each.process is not None}
+        return await asyncio.to_thread(self._housekeeping.usage, groups)
 
     def start(self, record: ReplicaRecord, on_exit: Callable[[], None]) -> Process:
         """For `Replica`: start the process of an intent. Raises: OSError."""

@@ -12,6 +12,7 @@ from argosy.backends.local.placement import Grant, Machine
 from argosy.backends.local.replica import Replica
 from argosy.backends.local.usage import core_ticks, group_use
 from argosy.core.resources import DeviceKind, DeviceStatus
+from argosy.core.workload import ReplicaUse
 
 HOUSE_SECONDS = 0.5
 _ROTATE_SECONDS = 10.0
@@ -25,6 +26,7 @@ class Housekeeping:
         self._logs = logs
         self._rotated_at = time.monotonic()
         self._ticks: dict[str, tuple[int, int]] = {}
+        self._cpu: dict[int, tuple[float, float]] = {}
 
     async def look(self, replicas: Iterable[Replica]) -> None:
         """End replicas above their memory limit; rotate logs."""
@@ -43,6 +45,18 @@ class Housekeeping:
         if time.monotonic() - self._rotated_at >= _ROTATE_SECONDS:
             self._rotated_at = time.monotonic()
             await asyncio.to_thread(self._logs.rotate)
+
+    def usage(self, groups: Mapping[str, int]) -> dict[str, ReplicaUse]:
+        """What replicas take, by the pid that leads each one's group; CPU since the last call."""
+        before, now, found = self._cpu, time.monotonic(), {}
+        use = group_use(set(groups.values()))
+        self._cpu = {pid: (now, each.cpu_seconds) for pid, each in use.items()}
+        for name, pid in groups.items():
+            if (each := use.get(pid)) is not None:
+                at, cpu_seconds = before.get(pid, (now, 0.0))
+                ratio = (each.cpu_seconds - cpu_seconds) / (now - at) if now > at else None
+                found[name] = ReplicaUse(memory_bytes=each.memory_bytes, cpu_ratio=ratio)
+        return found
 
     def devices(self, held: Mapping[str, Grant]) -> list[DeviceStatus]:
         """Every device, who holds it and how busy it was since the last call."""
