@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -13,16 +14,37 @@ import pytest
 from argosy.cli.main import COMMANDS
 from argosy.cli.reference import reference
 from argosy.cli.serve import serve_spec
+from argosy.cli.service_file import parse_services
+from argosy.cli.up import up_spec
 from argosy.core import errors
+from argosy.core.control_spec import ControlSpec, GatewaySpec, UpSpec
 from argosy.core.engine import EngineSettings
+from argosy.core.inference_service import (
+    CachePolicy,
+    GatewayPolicy,
+    InferenceServiceSpec,
+    PromotionPolicy,
+    RevisionTemplate,
+    RolloutPolicy,
+    ShadowPolicy,
+    StickyPolicy,
+)
 from argosy.core.network import NetworkSettings
+from argosy.core.resources import Device, Resources
+from argosy.core.scaling import ScalingPolicy, Slo
 from argosy.core.serve_spec import ServeSpec
-from argosy.core.web_spec import LimitsSpec
+from argosy.core.web_spec import LimitsSpec, WebSpec
+from argosy.core.workload import Probe, Workload
 from argosy.observe.metrics import METRICS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src"
+SPECS = (
+    ServeSpec, LimitsSpec, EngineSettings, NetworkSettings, ControlSpec, GatewaySpec, UpSpec, InferenceServiceSpec,
+    RevisionTemplate, Resources, ScalingPolicy, Slo, RolloutPolicy, PromotionPolicy, GatewayPolicy, StickyPolicy,
+    ShadowPolicy, CachePolicy, Workload, Probe, Device,
+)  # fmt: skip
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 
 
@@ -51,15 +73,25 @@ def test_every_command_and_flag_is_documented() -> None:
     assert written == reference(), "docs/cli.md is behind the commands: run `make docs`"
 
 
-@pytest.mark.parametrize("spec", [ServeSpec, LimitsSpec, EngineSettings, NetworkSettings])
-def test_every_spec_field_is_documented(spec: type) -> None:
+def documents() -> list[str]:
+    """The YAML files that docs/configuration.md shows: of a server, of a service, of the cloud."""
+    return re.findall(r"^```yaml\n(.*?)^```", (DOCS / "configuration.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_spec_field_is_documented(spec: type[msgspec.Struct]) -> None:
     text = all_docs()
-    missing = [name for name in spec.__struct_fields__ if f"`{name}`" not in text]  # type: ignore[attr-defined]
+    shown = "\n".join(documents())
+    missing = [
+        name
+        for name in spec.__struct_fields__
+        if f"`{name}`" not in text and not re.search(rf"(^|[ {{]){name}:", shown, re.MULTILINE)
+    ]
     assert not missing, f"no page of docs/ names the fields {missing} of {spec.__name__}"
 
 
 def test_the_documented_configuration_is_every_field_with_its_default(tmp_path: Path) -> None:
-    (example,) = re.findall(r"^```yaml\n(.*?)^```", (DOCS / "configuration.md").read_text(), re.MULTILINE | re.DOTALL)
+    example, _, _ = documents()
     config = tmp_path / "serve.yaml"
     config.write_text(example)
     spec = serve_spec(config, {})
@@ -68,6 +100,35 @@ def test_the_documented_configuration_is_every_field_with_its_default(tmp_path: 
     for part in ("limits", "engine_settings", "network"):
         fields = msgspec.yaml.decode(example)[part]
         assert fields.keys() == set(getattr(spec, part).__struct_fields__)
+
+
+def test_the_documented_service_is_every_field_with_its_default() -> None:
+    _, example, _ = documents()
+    (service,) = parse_services(example.encode(), "configuration.md")
+    assert service.spec == InferenceServiceSpec(template=RevisionTemplate(model="smollm2"))
+    assert paths(msgspec.yaml.decode(example)["spec"]) == paths(msgspec.to_builtins(service.spec)) - {
+        "template.engine_settings.cache_dir"
+    }
+
+
+def test_the_documented_cloud_is_every_field_of_its_own_with_its_default(tmp_path: Path) -> None:
+    _, _, example = documents()
+    config = tmp_path / "up.yaml"
+    config.write_text(example)
+    assert up_spec(config, {}) == UpSpec()
+    shared = set(WebSpec.__struct_fields__) - {"port"}
+    shown = msgspec.yaml.decode(example)
+    for role, spec in (("control", ControlSpec), ("gateway", GatewaySpec)):
+        assert shown[role].keys() == set(spec.__struct_fields__) - shared
+    assert shown.keys() == set(UpSpec.__struct_fields__)
+
+
+def paths(fields: dict[str, Any], above: str = "") -> set[str]:
+    """`scaling.slo.ttft_seconds` and all others."""
+    found = set()
+    for name, value in fields.items():
+        found |= paths(value, f"{above}{name}.") if isinstance(value, dict) and value else {f"{above}{name}"}
+    return found
 
 
 def test_every_metric_is_documented() -> None:

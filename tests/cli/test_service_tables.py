@@ -23,6 +23,7 @@ from argosy.cli.service_tables import (
     service_table,
     watch_line,
 )
+from argosy.core.engine import EngineSettings
 from argosy.core.inference_service import (
     InferenceService,
     InferenceServiceSpec,
@@ -62,7 +63,12 @@ REVISIONS = [
     Revision(
         metadata=Metadata(name=f"chat-v{number}", created_at=NOW - 100 / number),
         spec=RevisionSpec(
-            service="chat", number=number, template=RevisionTemplate(model="smollm2", engine=engine), digest=""
+            service="chat",
+            number=number,
+            template=RevisionTemplate(
+                model="smollm2", engine=engine, engine_settings=EngineSettings(max_num_seqs=number * 4)
+            ),
+            digest="",
         ),
     )
     for number, engine in ((1, None), (2, "vllm"))
@@ -143,9 +149,9 @@ def drawn(table: Table, width: int) -> list[str]:
 ON_A_PIPE = """\
 NAME  MODEL    PHASE        READY  RANGE  REVISION  TRAFFIC        AGE  MESSAGE
 chat  smollm2  progressing    1/2  1..4   v2        v1=90 v2=10  2m11s  1 of 2 answer
-REVISION  MODEL    ENGINE  READY  TRAFFIC   AGE  MESSAGE
-v2        smollm2  vllm      0/1      10%   50s  1 is starting
-v1        smollm2  auto      1/1      90%  100s
+REVISION  MODEL    ENGINE  SETTINGS        READY  TRAFFIC   AGE  MESSAGE
+v2        smollm2  vllm    max_num_seqs=8    0/1      10%   50s  1 is starting
+v1        smollm2  auto    max_num_seqs=4    1/1      90%  100s
 REPLICA        REVISION  PHASE            RESTARTS  DEVICES  ADDRESS           AGE  MESSAGE
 chat-v1-aaaaa  v1        ready                   0  cpu:0    127.0.0.1:20001  2h5m
 chat-v2-bbbbb  v2        backoff (spare)         3  -        -                   -  it ended with code 1; again in 8 s
@@ -166,9 +172,9 @@ LAST SEEN  KIND     REASON         SUBJECT  COUNT  MESSAGE
 AT_SIXTY_COLUMNS = """\
 NAME  MODEL    PHASE        READY  TRAFFIC        AGE
 chat  smollm2  progressing    1/2  v1=90 v2=10  2m11s
-REVISION  ENGINE  READY  TRAFFIC   AGE  MESSAGE
-v2        vllm      0/1      10%   50s  1 is starting
-v1        auto      1/1      90%  100s
+REVISION  SETTINGS        READY  TRAFFIC  MESSAGE
+v2        max_num_seqs=8    0/1      10%  1 is starting
+v1        max_num_seqs=4    1/1      90%
 REPLICA        PHASE            MESSAGE
 chat-v1-aaaaa  ready
 chat-v2-bbbbb  backoff (spare)  it ended with code 1; again

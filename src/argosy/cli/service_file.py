@@ -79,13 +79,13 @@ def _service(document: Any, source: str) -> InferenceService:
 
 def yaml_of(service: InferenceService) -> str:
     """The document `parse_services` reads as this service: its name, labels, and all that is not a default."""
-    spec = {"template": {"model": service.spec.template.model}, **_differing(service.spec)}
+    spec = {"template": {"model": service.spec.template.model}, **differing(service.spec)}
     labels = {"labels": service.metadata.labels} if service.metadata.labels else {}
     document = {"kind": _KIND, "metadata": {"name": service.metadata.name, **labels}, "spec": spec}
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
-def _differing(value: msgspec.Struct) -> dict[str, Any]:
+def differing(value: msgspec.Struct) -> dict[str, Any]:
     """The fields of a struct that are not as they are by default, as plain data."""
     found = {}
     for field in msgspec.structs.fields(value):
@@ -96,7 +96,7 @@ def _differing(value: msgspec.Struct) -> dict[str, Any]:
         if now == default:
             continue
         found[field.name] = (
-            _differing(now) if isinstance(now, msgspec.Struct) else msgspec.to_builtins(now, enc_hook=str)
+            differing(now) if isinstance(now, msgspec.Struct) else msgspec.to_builtins(now, enc_hook=str)
         )
     return found
 

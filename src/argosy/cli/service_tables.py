@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
+from argosy.cli.service_file import differing
 from argosy.cli.terminal import fitted, table
-from argosy.core.inference_service import InferenceService, Revision
+from argosy.core.inference_service import InferenceService, Revision, RevisionTemplate
 from argosy.core.metadata import Event
 from argosy.core.resources import DeviceStatus
 from argosy.core.service_views import ReplicaView, ServiceLoad
@@ -76,9 +78,8 @@ def ready_message(service: InferenceService) -> str:
 
 def revision_table(service: InferenceService, revisions: Sequence[Revision], now: float) -> Table:
     """One line per revision, those that run first."""
-    drawn = table(
-        "revision", "model", "engine", "ready", "traffic", "age", "message", right=("ready", "traffic", "age")
-    )
+    headers = ("revision", "model", "engine", "settings", "ready", "traffic", "age", "message")
+    drawn = table(*headers, right=("ready", "traffic", "age"))
     running = {each.revision: each for each in service.status.revisions}
     for revision in sorted(revisions, key=lambda each: -each.spec.number):
         status = running.get(revision.short_name)
@@ -86,12 +87,27 @@ def revision_table(service: InferenceService, revisions: Sequence[Revision], now
             revision.short_name,
             revision.spec.template.model,
             revision.spec.template.engine or "auto",
+            settings_text(revision.spec.template),
             f"{status.ready_replicas}/{status.desired_replicas}" if status else _NOTHING,
             f"{status.weight}%" if status else _NOTHING,
             age(now - revision.metadata.created_at),
             status.message if status else "",
         )
-    return fitted(drawn, "message", "age", "engine", "model")
+    return fitted(drawn, "message", "settings", "engine", "model", "age")
+
+
+def settings_text(template: RevisionTemplate) -> str:
+    """`max_num_seqs=4 cpu=2.0`: what else makes a revision differ from a plain one of its model."""
+    fields = {name: value for name, value in differing(template).items() if name not in ("model", "engine")}
+    return " ".join(f"{name}={value}" for name, value in _leaves(fields)) or _NOTHING
+
+
+def _leaves(fields: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _leaves(value)
+        else:
+            yield name, value
 
 
 def replica_table(replicas: Iterable[ReplicaView], now: float) -> Table:
