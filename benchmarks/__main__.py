@@ -16,6 +16,7 @@ OWN = (
     "scale_up",
     "reconcile_scale",
     "store",
+    "cache_hit",
 )
 RIVALS = ("versus_llamacpp", "versus_vllm", "gateway_overhead")
 LONG = ("tuning", "soak", "step_times", "prefix_affinity")

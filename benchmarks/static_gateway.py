@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from argosy.core.control_spec import GatewaySpec
-from argosy.core.inference_service import BalancerName, GatewayPolicy
+from argosy.core.inference_service import BalancerName, CachePolicy, GatewayPolicy
 from argosy.core.load_report import GatewayReport
 from argosy.core.routing import Endpoint, RevisionRoute, RouteTable, ServiceRoute
 from argosy.gateway.run import serve_gateway
@@ -39,14 +39,13 @@ class StaticLink:
         msgspec.json.encode(report)
 
 
-def table_of(service: str, urls: list[str], balancer: BalancerName) -> RouteTable:
+def table_of(service: str, urls: list[str], policy: GatewayPolicy) -> RouteTable:
     """One service with one revision on these replicas."""
     endpoints = tuple(
         Endpoint(replica=f"{service}-v1-{number:05}", address=url.removeprefix("http://"), revision="v1")
         for number, url in enumerate(urls)
     )
     revision = RevisionRoute(revision="v1", weight=100, endpoints=endpoints)
-    policy = GatewayPolicy(balancer=balancer)
     route = ServiceRoute(service=service, names=(service,), revisions=(revision,), policy=policy)
     return RouteTable(epoch="bench", version=1, services=(route,))
 
@@ -59,9 +58,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--replica", action="append", required=True, help="URL of a replica")
     parser.add_argument("--model", default=MODEL, help="the name of the service")
     parser.add_argument("--balancer", type=BalancerName, default=GatewayPolicy().balancer)
+    parser.add_argument("--cache", action="store_true", help="keep answers of deterministic requests")
     flags = parser.parse_args(arguments)
+    policy = GatewayPolicy(balancer=flags.balancer, cache=CachePolicy() if flags.cache else None)
     spec = GatewaySpec(port=flags.port, api_keys=(flags.key,))
-    return serve_gateway(spec, StaticLink(table_of(flags.model, flags.replica, flags.balancer)))
+    return serve_gateway(spec, StaticLink(table_of(flags.model, flags.replica, policy)))
 
 
 if __name__ == "__main__":
