@@ -28,6 +28,7 @@ from argosy.core.interfaces import Change, Store
 from argosy.core.metadata import Event, Metadata
 from argosy.core.scaling import ScalingPolicy
 from argosy.stores.memory import MemoryStore
+from argosy.stores.records import KINDS, Retention
 from argosy.stores.sqlite import SqliteStore
 
 pytestmark = pytest.mark.anyio
@@ -342,6 +343,24 @@ async def test_of_events_the_newest_thousand_of_each_service_stay(store: Store) 
     assert {(each.resource.metadata.name, each.is_deleted) for each in told} == {("e1000", False)} | {
         (name, True) for name in {f"e{number:04}" for number in range(1000)} - names
     }
+
+
+async def test_of_all_events_only_so_many_stay(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = KINDS["Event"]
+    retention = Retention(max_per_family=3, max_records=5)
+    monkeypatch.setitem(KINDS, "Event", msgspec.structs.replace(kind, retention=retention))
+    for number in range(12):
+        await store.put(event(f"e{number:02}", service=f"s{number % 3}"))
+    assert [each.metadata.name for each in await store.list(Event)] == ["e07", "e08", "e09", "e10", "e11"]
+    await store.delete(Event, "e10")
+    again = await store.get(Event, "e07")
+    await store.put(change(again, count=2))
+    for number in range(12, 15):
+        await store.put(event(f"e{number:02}", service="s0"))
+    assert [each.metadata.name for each in await store.list(Event)] == ["e07", "e11", "e12", "e13", "e14"]
+    moved = await store.get(Event, "e07")
+    await store.put(change(moved, service="s0"))  # now one too many of its family
+    assert [each.metadata.name for each in await store.list(Event)] == ["e07", "e11", "e13", "e14"]
 
 
 HOSTILE = st.text(max_size=40) | st.sampled_from(

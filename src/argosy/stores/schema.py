@@ -30,11 +30,12 @@ _MAX_WAL_BYTES = 16 * 2**20
 def _first(connection: sqlite3.Connection) -> None:
     connection.execute(
         "CREATE TABLE resources (kind TEXT NOT NULL, name TEXT NOT NULL, version INTEGER NOT NULL, "
-        "family TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, name)) STRICT"
+        "family TEXT NOT NULL, body BLOB NOT NULL, PRIMARY KEY (kind, name))"
     )
     connection.execute("CREATE INDEX resources_by_age ON resources (kind, version)")
     connection.execute("CREATE INDEX resources_of_family_by_age ON resources (kind, family, version)")
-    connection.execute("CREATE TABLE counter (version INTEGER NOT NULL) STRICT")
+    connection.execute("CREATE TABLE sizes (scope TEXT PRIMARY KEY, records INTEGER NOT NULL)")
+    connection.execute("CREATE TABLE counter (version INTEGER NOT NULL)")
     connection.execute("INSERT INTO counter VALUES (0)")
 
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 import msgspec
 
 from argosy.core.interfaces import Change, Resource
-from argosy.stores.records import Kind, absent, after_put, after_put_status, as_deleted, decoded, encoded, kind_of
+from argosy.stores.records import (
+    Kind,
+    Retention,
+    absent,
+    after_put,
+    after_put_status,
+    as_deleted,
+    decoded,
+    encoded,
+    kind_of,
+)
 
 R = TypeVar("R", bound=Resource)
 
@@ -22,10 +32,14 @@ _WRITE = (
 _ERASE = "DELETE FROM resources WHERE kind = ? AND name = ?"
 _VERSION = "SELECT version FROM counter"
 _COUNT = "UPDATE counter SET version = ?"
-_BEYOND = "SELECT name, body FROM resources WHERE kind = ? ORDER BY version DESC LIMIT -1 OFFSET ?"
-_BEYOND_IN_FAMILY = (
-    "SELECT name, body FROM resources WHERE kind = ? AND family = ? ORDER BY version DESC LIMIT -1 OFFSET ?"
+_OLDEST = "SELECT name, body FROM resources WHERE kind = ? ORDER BY version LIMIT ?"
+_OLDEST_OF_FAMILY = "SELECT name, body FROM resources WHERE kind = ? AND family = ? ORDER BY version LIMIT ?"
+# How many records there are of what is not kept for ever: counted, because to count them each time takes longer.
+_RESIZE = (
+    "INSERT INTO sizes (scope, records) VALUES (?, ?) ON CONFLICT (scope) "
+    "DO UPDATE SET records = records + excluded.records"
 )
+_SIZE = "SELECT records FROM sizes WHERE scope = ?"
 
 
 class Written(msgspec.Struct, Generic[R], frozen=True):
@@ -86,25 +100,44 @@ def _write(connection: sqlite3.Connection, given: R, decide: Callable[[R | None,
     connection.execute(_WRITE, row)
     connection.execute(_COUNT, (version,))
     changes: list[Change[Resource]] = [Change(resource=stored)]
-    for each in _beyond_retention(connection, kind, stored):
-        version += 1
-        changes.append(_erase(connection, each, version))
+    if kind.retention is not None and (current is None or kind.family(current) != kind.family(stored)):
+        if current is not None:
+            _resize(connection, kind, kind.family(current), -1)
+        _resize(connection, kind, kind.family(stored), 1)
+        changes += _forget_oldest(connection, kind, kind.family(stored), kind.retention)
     return Written(stored, tuple(changes))
 
 
 def _erase(connection: sqlite3.Connection, last: Resource, version: int) -> Change[Resource]:
-    connection.execute(_ERASE, (kind_of(type(last)).name, last.metadata.name))
+    kind = kind_of(type(last))
+    connection.execute(_ERASE, (kind.name, last.metadata.name))
     connection.execute(_COUNT, (version,))
+    if kind.retention is not None:
+        _resize(connection, kind, kind.family(last), -1)
     return Change(resource=as_deleted(last, version), is_deleted=True)
 
 
-def _beyond_retention(connection: sqlite3.Connection, kind: Kind, added: Resource) -> list[Resource]:
-    """The records that are too many, the oldest writes, now that `added` is there."""
-    if kind.retention is None:
-        return []
-    asked = [
-        (_BEYOND_IN_FAMILY, (kind.name, kind.family(added), kind.retention.max_per_family)),
-        (_BEYOND, (kind.name, kind.retention.max_records)),
-    ]
-    rows = {name: body for query, values in asked for name, body in connection.execute(query, values)}
-    return [decoded(kind.resource, name, body) for name, body in rows.items()]
+def _forget_oldest(
+    connection: sqlite3.Connection, kind: Kind, family: str, retention: Retention
+) -> Iterator[Change[Resource]]:
+    """Erase the records that are too many, the oldest writes: first those of the family, then those of all."""
+    beyond = _size(connection, f"{kind.name}/{family}") - retention.max_per_family
+    yield from _erase_all(connection, kind, _OLDEST_OF_FAMILY, (kind.name, family, max(0, beyond)))
+    beyond = _size(connection, kind.name) - retention.max_records
+    yield from _erase_all(connection, kind, _OLDEST, (kind.name, max(0, beyond)))
+
+
+def _erase_all(
+    connection: sqlite3.Connection, kind: Kind, query: str, values: tuple[str | int, ...]
+) -> Iterator[Change[Resource]]:
+    for name, body in connection.execute(query, values).fetchall():
+        yield _erase(connection, decoded(kind.resource, name, body), _next_version(connection))
+
+
+def _resize(connection: sqlite3.Connection, kind: Kind, family: str, by: int) -> None:
+    connection.executemany(_RESIZE, [(kind.name, by), (f"{kind.name}/{family}", by)])
+
+
+def _size(connection: sqlite3.Connection, scope: str) -> int:
+    row = connection.execute(_SIZE, (scope,)).fetchone()
+    return 0 if row is None else int(row[0])
