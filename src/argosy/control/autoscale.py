@@ -20,7 +20,7 @@ import math
 import msgspec
 
 from argosy.control.capacity import costs_of
-from argosy.control.demand import forecast
+from argosy.control.demand import Demand, forecast
 from argosy.control.scaling_history import (
     ScalingHistory,
     is_nonsense,
@@ -32,8 +32,6 @@ from argosy.control.scaling_history import (
 )
 from argosy.control.spans import Span
 from argosy.core.scaling import DEFAULT_TARGETS, ScalingDecision, ScalingMetric, ScalingPolicy, ScalingSample
-
-MARGINS = 0.0
 
 
 class ScalingOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,16 +115,28 @@ def _slo_wish(policy: ScalingPolicy, sample: ScalingSample, history: ScalingHist
     costs = costs_of(history.capacity)
     if costs is None or history.mix.completions <= 0:
         return _ratio_wish(policy, sample, recent(history, policy.window_seconds), current)
-    demand = forecast(history, costs, policy.window_seconds, policy.slo.ttft_seconds, MARGINS)
+    demand = forecast(history, costs, policy.window_seconds)
     limit = history.limit.limit
-    needed = (demand.work + demand.margin + demand.backlog) / limit
-    replicas = math.ceil(needed - 1e-9)
-    message = (
-        f"{demand.requests_per_second:.1f} requests/s × {demand.request_seconds * 1000:.0f} ms of a replica each, "
-        f"{demand.margin:.2f} for bursts and {demand.backlog:.2f} for who waits, at a load of at most {limit:.2f}: "
-        f"{needed:.2f} replicas"
-    )
+    needed = (demand.work + demand.growth + demand.backlog) / limit
+    room = 1.0 + policy.tolerance
+    is_more = needed > current * room
+    replicas = math.ceil(needed - 1e-9) if is_more else min(math.ceil(needed * room - 1e-9), current)
+    message = _slo_sentence(demand, needed, history)
     return _Wish(replicas=replicas, reason="CapacityAsks", message=message)
+
+
+def _slo_sentence(demand: Demand, needed: float, history: ScalingHistory) -> str:
+    """The reckoning in words."""
+    told = f"{demand.requests_per_second:.1f} requests/s take {demand.request_seconds * 1000:.0f} ms of a replica each"
+    extra = [
+        f"{work / max(demand.work, 1e-9):.0%} more for {what}"
+        for work, what in ((demand.growth, "their growth"), (demand.backlog, "who waits already"))
+        if work > 0.01 * demand.work
+    ]
+    attained = history.limit.attained
+    seen = f" ({attained:.1%} of late were within the SLO)" if attained is not None else ""
+    needs = f"at a load of at most {history.limit.limit:.0%}{seen} that needs {needed:.2f} replicas"
+    return "; ".join([", ".join([told, *extra]), needs])
 
 
 def _target(policy: ScalingPolicy) -> float:

@@ -7,56 +7,65 @@ import math
 import msgspec
 
 from argosy.control.capacity import Costs
-from argosy.control.scaling_history import ScalingHistory, recent
+from argosy.control.scaling_history import ScalingHistory, recent, start_seconds
 from argosy.control.spans import Span
 
-# As few arrivals as tell the rate to within 1/sqrt(n), so that a large service follows its traffic faster.
-ENOUGH_ARRIVALS = 400.0
-LEAST_SECONDS = 5.0
-PRESENT_SECONDS = 2.0
-CLEAR = 3.0
-SURGE = 2.0
-_WORK_VARIATION = 1.0  # squared coefficient of variation of a request's cost: 1 as for chats
+# As few arrivals as tell the rate to within 1/sqrt(n): a large service sees a surge sooner.
+_ENOUGH_ARRIVALS = 400.0
+_LEAST_SECONDS = 5.0
+_SURGE = 2.0  # standard deviations above the rate of the window
+_CERTAIN = 1.0
+_PRESENT_SECONDS = 2.0
+# Who waits has missed already: what is started for them serves those who come behind, for a while.
+_CLEAR_SECONDS = 20.0
 _MOST_DISPERSION = 20.0
 
 
 class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be carried. requests_per_second: expected. request_seconds: replica-seconds of one.
+    """What is to be carried. requests_per_second: now. request_seconds: replica-seconds that one takes.
 
-    work, margin: replica-seconds per second, expected and on top. backlog: likewise, to clear who waits within the SLO.
+    work, growth, backlog: replica-seconds per second: of what comes now, of what comes more by the time that a replica
+    asked for now is ready, and of those who wait already.
     """
 
-    requests_per_second: float
-    request_seconds: float
-    work: float
-    margin: float
-    backlog: float
+    requests_per_second: float = 0.0
+    request_seconds: float = 0.0
+    work: float = 0.0
+    growth: float = 0.0
+    backlog: float = 0.0
 
 
-def forecast(
-    history: ScalingHistory, costs: Costs, window_seconds: float, ttft_seconds: float, margins: float
-) -> Demand:
-    """The work of the next half minute. margins: how many standard deviations to add."""
-    short = since_enough(history, window_seconds)
-    if short.seconds <= 0:
-        return Demand(requests_per_second=0.0, request_seconds=0.0, work=0.0, margin=0.0, backlog=0.0)
-    long = recent(history, window_seconds)
-    rate = long.arrivals / long.seconds
-    burst = short.arrivals / short.seconds
-    if burst > rate + SURGE * math.sqrt(rate / short.seconds * dispersion(history)):
-        rate = burst
+def forecast(history: ScalingHistory, costs: Costs, window_seconds: float) -> Demand:
+    """The work that a replica asked for now would meet."""
+    long, short = recent(history, window_seconds), since_enough(history, window_seconds)
     each = request_seconds(history, costs)
-    spread = math.sqrt(rate / short.seconds * (dispersion(history) + _WORK_VARIATION))
-    now = recent(history, PRESENT_SECONDS)
+    if short.seconds <= 0 or each <= 0:
+        return Demand()
+    rate, burst = long.arrivals / long.seconds, short.arrivals / short.seconds
+    spread = math.sqrt(rate * dispersion(history))
+    if burst > rate + _SURGE * spread / math.sqrt(short.seconds):
+        rate = burst
+    now = recent(history, _PRESENT_SECONDS)
     present = now.mean(now.running_seconds + now.waiting_seconds + now.held_seconds)
     excess = max(present - now.mean(now.ready_seconds) * present_at(history, costs, history.limit.limit), 0.0)
     return Demand(
         requests_per_second=rate,
         request_seconds=each,
         work=rate * each,
-        margin=margins * spread * each,
-        backlog=excess * each / 2 / (CLEAR * max(ttft_seconds, 0.1)),
+        growth=growth_per_second(history, window_seconds, spread) * start_seconds(history) * each,
+        backlog=excess * each / 2 / _CLEAR_SECONDS,
     )
+
+
+def growth_per_second(history: ScalingHistory, window_seconds: float, spread: float) -> float:
+    """How much the rate rises each second, beyond what chance explains. spread: of the count of one second."""
+    whole, late = recent(history, window_seconds), recent(history, window_seconds / 2)
+    early_seconds = whole.seconds - late.seconds
+    if late.seconds <= 0 or early_seconds <= 0:
+        return 0.0
+    rise = late.arrivals / late.seconds - (whole.arrivals - late.arrivals) / early_seconds
+    chance = spread * math.sqrt(1.0 / late.seconds + 1.0 / early_seconds)
+    return max(rise - _CERTAIN * chance, 0.0) / (whole.seconds / 2)
 
 
 def present_at(history: ScalingHistory, costs: Costs, load: float) -> float:
@@ -75,7 +84,7 @@ def since_enough(history: ScalingHistory, most_seconds: float) -> Span:
     for span in reversed(history.spans):
         if span.end <= history.watched_seconds - most_seconds:
             break
-        if found.seconds >= LEAST_SECONDS and found.arrivals >= ENOUGH_ARRIVALS:
+        if found.seconds >= _LEAST_SECONDS and found.arrivals >= _ENOUGH_ARRIVALS:
             break
         found = span.joined(found)
     return found

@@ -20,10 +20,9 @@ INITIAL_LIMIT = 0.6
 LEAST_LIMIT, MOST_LIMIT = 0.25, 0.85
 _GAIN = 0.1  # how far the limit rises in one _HORIZON_SECONDS without a miss
 _HORIZON_SECONDS = 300.0
-FRESH = 0.0
-STRICT = 1.0
-_FRESH_SIGHTS = 30
 _LARGEST_STEP = 0.03
+# Misses come in clusters, so the mean over an hour strays: aim at fewer than are allowed.
+_STRICTNESS = 0.7
 _NEAR_RATIO = 0.75
 _BINS = 10
 _BIN_MEMORY_REQUESTS = 3000.0
@@ -41,7 +40,6 @@ class LoadLimit(msgspec.Struct, frozen=True, kw_only=True):
     limit: float = INITIAL_LIMIT
     completions: tuple[float, ...] = (0.0,) * _BINS
     misses: tuple[float, ...] = (0.0,) * _BINS
-    sights: int = 0
     rate: float = 0.0
     missed_rate: float = 0.0
 
@@ -68,16 +66,14 @@ def adjusted(limit: LoadLimit, seen: Answers, target: float) -> LoadLimit:
     keep = math.exp(-seen.seconds / _HORIZON_SECONDS)
     rate = keep * limit.rate + (1 - keep) * seen.completions / seen.seconds
     completions, misses = _binned(limit, seen, missed)
-    allowed = STRICT * max(1.0 - target, 1e-4)
+    allowed = _STRICTNESS * max(1.0 - target, 1e-4)
     excess = max(missed - _hopeless_ratio(completions, misses) * seen.completions, 0.0)
     usual = max(rate * _HORIZON_SECONDS, seen.completions)
-    gain = _GAIN * (1.0 + FRESH * 0.5 ** (limit.sights / _FRESH_SIGHTS))
-    step = gain * (allowed * seen.completions - excess) / (allowed * usual)
+    step = _GAIN * (allowed * seen.completions - excess) / (allowed * usual)
     if step > 0 and seen.load < _NEAR_RATIO * limit.limit:
         step = 0.0
     moved = limit.limit + min(max(step, -_LARGEST_STEP), _LARGEST_STEP)
     return LoadLimit(
-        sights=limit.sights + 1,
         limit=min(max(moved, LEAST_LIMIT), MOST_LIMIT),
         completions=completions,
         misses=misses,

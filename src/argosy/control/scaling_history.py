@@ -21,6 +21,7 @@ from argosy.core.scaling import ScalingSample
 MAX_STEP_SECONDS = 30.0
 SPAN_SECONDS = 1.0
 _MIX_REQUESTS = 400.0
+_START_MEMORY = 0.9
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,8 @@ class ScalingHistory(msgspec.Struct, frozen=True, kw_only=True):
     falling, rising: past wishes, of which each is lower (higher) than all before it.
     active_at: when the service last had anything to do. panic_at: when load last was far above what is ready;
     None = calm. panic_replicas: the most wished for since panic began.
+    ready_replicas: at the last sample. starting_seconds, starts: replica-seconds spent starting, and replicas that
+    became ready in them; faded.
     sight: what was seen since the capacity was last learned from. mix: what answers cost of late, faded.
     """
 
@@ -50,6 +53,9 @@ class ScalingHistory(msgspec.Struct, frozen=True, kw_only=True):
     active_at: float = 0.0
     panic_at: float | None = None
     panic_replicas: int = 0
+    ready_replicas: int = 0
+    starting_seconds: float = 0.0
+    starts: float = 0.0
     sight: Span = Span(end=0.0)
     mix: Span = Span(end=0.0)
     capacity: CapacityEstimate = CapacityEstimate()
@@ -61,6 +67,9 @@ def with_sample(history: ScalingHistory, sample: ScalingSample, now: float, keep
     passed = 0.0 if history.clock_seconds is None else min(max(now - history.clock_seconds, 0.0), MAX_STEP_SECONDS)
     watched = history.watched_seconds + passed
     is_active = sample.is_stale or sample.arrivals > 0 or requests_present(sample) > 0
+    ready = sample.ready_replicas
+    starts = max(ready - history.ready_replicas, 0) if history.clock_seconds is not None else 0
+    keep = _START_MEMORY**starts
     spans = history.spans
     if not sample.is_stale:
         spans = _appended(spans, span_of(sample, watched), watched - keep_seconds)
@@ -69,6 +78,9 @@ def with_sample(history: ScalingHistory, sample: ScalingSample, now: float, keep
         clock_seconds=now,
         watched_seconds=watched,
         spans=spans,
+        ready_replicas=ready,
+        starting_seconds=keep * history.starting_seconds + sample.starting_replicas * passed,
+        starts=keep * history.starts + starts,
         active_at=watched if is_active else history.active_at,
     )
 
@@ -112,6 +124,11 @@ def recent(history: ScalingHistory, seconds: float) -> Span:
             break
         found = span.joined(found)
     return found
+
+
+def start_seconds(history: ScalingHistory) -> float:
+    """How long a replica takes from the decision until it is ready, as seen so far; 0 = nothing was seen."""
+    return history.starting_seconds / history.starts if history.starts > 0 else 0.0
 
 
 def requests_present(sample: ScalingSample) -> int:
