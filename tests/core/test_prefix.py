@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from argosy.core.prefix import BLOCK_BYTES, prefix_of
+from argosy.core.prefix import BLOCK_BYTES, MAX_BLOCKS, prefix_of
 
 
 def body(**fields: object) -> bytes:
@@ -69,3 +69,15 @@ def test_every_answer_a_body_asks_for_is_counted(sent: dict[str, object], expect
 )
 def test_d25_a_body_that_is_no_request_has_no_prefix(sent) -> None:
     assert prefix_of(sent) is None
+
+
+def test_d25_a_crowd_of_messages_counts_in_full_and_is_hashed_in_part() -> None:
+    few, many = (
+        prefix_of(body(messages=turns(*["x" * 4096] * 128))),
+        prefix_of(body(messages=turns(*["x" * 4096] * 999))),
+    )
+    assert few is not None
+    assert many is not None
+    assert few.blocks == many.blocks[: len(few.blocks)]
+    assert len(many.blocks) == MAX_BLOCKS
+    assert 999 * 4096 < many.prompt_bytes < 999 * 4200

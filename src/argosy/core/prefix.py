@@ -17,6 +17,7 @@ import msgspec
 
 BLOCK_BYTES = 256
 MAX_BLOCKS = 2048
+_HASHED_BYTES = MAX_BLOCKS * BLOCK_BYTES
 
 
 class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
     num_answers: int = 1
 
 
-class _Message(msgspec.Struct):
+class _Message(msgspec.Struct, gc=False):
     role: str = ""
     content: msgspec.Raw = msgspec.Raw(b"null")
 
@@ -64,12 +65,12 @@ def prefix_of(body: bytes) -> PromptPrefix | None:
         decoded = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    text = _prompt_bytes(decoded)
+    text, prompt_bytes = _prompt(decoded)
     longest = decoded.max_tokens if decoded.max_completion_tokens is None else decoded.max_completion_tokens
     return PromptPrefix(
         model=decoded.model,
         blocks=block_hashes(text, seed=decoded.model),
-        prompt_bytes=len(text),
+        prompt_bytes=prompt_bytes,
         user=decoded.user if isinstance(decoded.user, str) else "",
         is_stream=decoded.stream is True,
         max_tokens=longest if type(longest) is int else None,
@@ -97,13 +98,26 @@ def _are_several(prompt: Any) -> bool:
     return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
 
 
-def _prompt_bytes(body: _Body) -> bytes:
-    if body.messages:
-        parts = [bytes(body.tools)]
-        for message in body.messages:
-            parts += (b"\x1e", message.role.encode("utf-8", "surrogatepass"), b"\x1f", bytes(message.content))
-        return b"".join(parts)
-    prompt = body.prompt
+def _prompt(body: _Body) -> tuple[bytes, int]:
+    """The prompt's text as far as blocks are made of it, and how long it is in all.
+
+    Both stop at what matters: a body of a hundred thousand messages must not hold up everybody else's (D-25).
+    """
+    if not body.messages:
+        text = _plain_prompt(body.prompt)
+        return text[:_HASHED_BYTES], len(text)
+    parts, length = [bytes(body.tools)], len(body.tools)
+    for number, message in enumerate(body.messages):
+        if length >= _HASHED_BYTES:
+            length += sum([len(later.content) for later in body.messages[number:]])
+            break
+        part = b"\x1e%b\x1f%b" % (message.role.encode("utf-8", "surrogatepass"), bytes(message.content))
+        parts.append(part)
+        length += len(part)
+    return b"".join(parts)[:_HASHED_BYTES], length
+
+
+def _plain_prompt(prompt: Any) -> bytes:
     if _are_several(prompt):
         prompt = prompt[0]
     if isinstance(prompt, str):
