@@ -126,7 +126,6 @@ class Services:
         self.table = table
         known = self._services
         self._services = {}
-        self._names = {}
         for route in table.services:
             service = known.pop(route.service, None) or self._gone.pop(route.service, None)
             if service is None:
@@ -134,7 +133,9 @@ class Services:
             else:
                 service.update(route)
             self._services[route.service] = service
-            for name in (route.service, *route.names):
+        self._names = {**self._services}  # a service's own name is never another's adapter
+        for service in self._services.values():
+            for name in service.route.names:
                 self._names.setdefault(name, service)
         for gone in known.values():
             self._leave(gone)
