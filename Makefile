@@ -1,5 +1,5 @@
-# Two commands: `make serve` (a chat page and the OpenAI API on http://127.0.0.1:8000) and `make test`.
-# Both work from a fresh clone on a Linux machine with Python 3.11 or later and nothing else.
+# `make serve` (a chat page and the OpenAI API on http://127.0.0.1:8000), `make up` (a small cloud: control plane and
+# gateway) and `make test`. All work from a fresh clone on a Linux machine with Python 3.11 or later and nothing else.
 #
 #   PYTHON=python3.12   the interpreter to build .venv with       MODEL=smollm2   what to serve
 #   HOST, PORT          where to listen (127.0.0.1:8000)          ARGS="…"        more flags for the command
@@ -21,13 +21,16 @@ IS_RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	command -v $$python >/dev/null && $$python -c '$(IS_RECENT)' && echo $$python && break; done || echo python3)
 
-.PHONY: help serve test check format docs bench clean
+.PHONY: help serve up test check format docs bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
 
 serve: .venv/.installed-openvino ## Set up, bring the default model, serve it with a chat page.
 	@exec $(BIN)/argosy serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+
+up: .venv/.installed-openvino ## Set up, start control plane and gateway on this machine.
+	@exec $(BIN)/argosy up --host $(HOST) --port $(PORT) $(ARGS)
 
 test: .venv/.installed-test ## Set up and run the test suite.
 	@$(BIN)/pytest $(ARGS)
