@@ -76,7 +76,7 @@ class Gateway:
             was,
             requests=was.requests + count,
             errors=was.errors + errors,
-            completions=was.completions + good,
+            completions=was.completions + count,
             slo_good=was.slo_good + good,
             started=was.started + good,
             prompt_tokens=was.prompt_tokens + 100 * count,

@@ -20,7 +20,7 @@ def window(answers: int, errors: int = 0, *, ttft: float = 0.1, tpot: float = 0.
     return TrafficWindow(
         requests=answers,
         errors=errors,
-        completions=good,
+        completions=answers,
         ttft_counts=buckets(ttft, good),
         tpot_counts=buckets(tpot, good),
     )
@@ -77,7 +77,7 @@ def drawn(dice: random.Random, answers: int, error_rate: float, scale: float = 1
     for _ in range(answers - errors):
         seconds = scale * dice.lognormvariate(-2.0, 0.5)
         counts[next(i for i, bound in enumerate(LATENCY_BOUNDS_SECONDS) if seconds <= bound)] += 1
-    return TrafficWindow(requests=answers, errors=errors, completions=answers - errors, ttft_counts=tuple(counts))
+    return TrafficWindow(requests=answers, errors=errors, completions=answers, ttft_counts=tuple(counts))
 
 
 def test_an_equal_revision_is_sent_back_less_than_once_in_a_hundred_steps() -> None:

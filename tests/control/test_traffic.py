@@ -12,7 +12,7 @@ from argosy.core.load_report import GatewayReport, ReplicaLoad, ReplicaReport, R
 
 
 def report(requests: int, *, epoch: str = "one", errors: int = 0, held: int = 0, **fields: object) -> GatewayReport:
-    traffic = RevisionTraffic(revision="v1", requests=requests, completions=requests - errors, errors=errors)
+    traffic = RevisionTraffic(revision="v1", requests=requests, completions=requests, errors=errors)
     return GatewayReport(
         epoch=epoch,
         services=(

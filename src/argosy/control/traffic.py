@@ -41,7 +41,7 @@ class TrafficWindow(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def answers(self) -> int:
         """Requests that have ended, well or not."""
-        return self.completions + self.errors
+        return self.completions
 
     def since(self, earlier: TrafficWindow) -> TrafficWindow:
         """This total less an earlier one."""

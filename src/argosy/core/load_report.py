@@ -48,7 +48,9 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevisionTraffic(msgspec.Struct, frozen=True, kw_only=True):
-    """What a gateway saw of one revision. ttft_counts, tpot_counts: answers per bucket of LATENCY_BOUNDS_SECONDS.
+    """What a gateway saw of one revision. completions: requests that ended, well or not; errors, slo_good: of these.
+
+    ttft_counts, tpot_counts: answers per bucket of LATENCY_BOUNDS_SECONDS.
 
     started: requests that had a first byte; queue_seconds: sum of their time until then, less the service time that
     the same prompt takes on an idle replica as far as it is known. is_shadow: copies only. ttft_seconds, tpot_seconds:
