@@ -5,6 +5,7 @@ import { clock, element } from "./dom.js";
 
 const COLOURS = ["--c0", "--c1", "--c2", "--c3", "--c4", "--c5"];
 const HEIGHT = 150;
+const LIMIT_IN_SIGHT = 4;
 
 const fixed = (digits) => (value) => (value === null || value === undefined ? "–" : value.toFixed(digits));
 const milliseconds = (value) => {
@@ -59,6 +60,7 @@ class PlotCard {
     this.drawn = null;
     this.made = "";
     this.window = [0, 1];
+    this.top = 1;
     this.resized = new ResizeObserver(() => this.fit());
     this.resized.observe(this.canvas);
   }
@@ -72,6 +74,7 @@ class PlotCard {
     const from = firstAtLeast(history.times, window[0]);
     const times = history.times.slice(from);
     const rows = names.map((name) => history.row(plot.kind ? `${plot.kind}|${name}` : name).slice(from));
+    this.top = plot.top ?? topOf(rows, limit);
     if (limit !== undefined) rows.push(times.map(() => limit));
     this.caption.textContent = plot.unit ? `${words(plot.id)} · ${plot.unit}` : words(plot.id);
     this.figure.setAttribute("aria-label", words(plot.id));
@@ -111,7 +114,7 @@ class PlotCard {
       height: HEIGHT,
       scales: {
         x: { time: true, range: () => this.window },
-        y: { range: (_, __, most) => [0, plot.top ?? niceTop(most)] },
+        y: { range: () => [0, this.top] },
       },
       axes: [
         { ...axis, size: 26, space: 70, values: (_, splits) => splits.map(clock) },
@@ -142,6 +145,12 @@ class PlotCard {
 export function revisionIndex(revision) {
   const number = Number.parseInt(revision.slice(1), 10);
   return Number.isNaN(number) ? 0 : number - 1;
+}
+
+/** The upper end of an axis. A limit far above everything that was measured would press the lines flat: it is left out. */
+function topOf(rows, limit) {
+  const most = rows.reduce((top, row) => row.reduce((high, value) => Math.max(high, value ?? 0), top), 0);
+  return niceTop(limit !== undefined && limit <= LIMIT_IN_SIGHT * most ? Math.max(most, limit) : most);
 }
 
 function niceTop(most) {
