@@ -7,8 +7,9 @@ import asyncio
 import pytest
 from scripted import ScriptedReplica, answer, eventually, flood, raw, reset, silence, stream
 
+from argosy.gateway.connection import BUFFER_BYTES
 from argosy.gateway.transport import FailureKind, Question, ReplicaFailure
-from argosy.gateway.upstream import BUFFER_BYTES, ReplicaConnections, UpstreamSettings
+from argosy.gateway.upstream import ReplicaConnections, UpstreamSettings
 
 pytestmark = pytest.mark.anyio
 

@@ -7,4 +7,13 @@ replicas is pushed by the control plane and kept if that goes away: a gateway se
 
 This room may not know models, tokens or engines, nor how replicas come to run: it sees endpoints and HTTP. The front
 that clients meet is `web`, the same as a replica's.
+
+    inference.py ─▶ relay.py ─▶ dispatch.py ─▶ upstream.py, connection.py        a request's way
+    services.py, endpoints.py, counters.py                                       what is known, what is counted
+    traffic_split.py, balancers.py, outlier.py, retry_budget.py, quotas.py       decisions: pure
+    hold.py, response_cache.py, shadow.py                                        who waits, what is kept, what is copied
+    replica_polls.py, reports.py, control_link.py                                talk with replicas and control plane
+    app.py, run.py                                                               wiring, and a life
+
+Read first: `dispatch.py`, then `relay.py`. docs/gateway.md tells users the same.
 """
