@@ -96,6 +96,7 @@ class Life(RuleBasedStateMachine):
         self.store = MortalStore(lambda: self.now)
         self.backend = MortalBackend(lambda: self.now)
         self.backend_faults = 0
+        self.weighted_at: dict[str, float] = {}
         self.highest = 0
         self.numbers: dict[int, str] = {}
         self.loop = self.control()
@@ -203,7 +204,7 @@ class Life(RuleBasedStateMachine):
 
     def look(self) -> None:
         """One look, and what it may not do."""
-        before = self.counted()
+        before, answering = self.counted(), self.answering()
         self.armed_look()
         if self.loop.world.trouble or "chat" not in self.loop.world.services:
             return
@@ -217,6 +218,9 @@ class Life(RuleBasedStateMachine):
         least = max(0, desired - spec.rollout.max_unavailable)
         assert after["ready"] >= min(before["ready"], least), (before, after, desired)
         self.check_routes()
+        if spec.rollout.max_surge and desired:
+            for name in answering - self.asked():
+                assert self.now - self.weighted_at.get(name, 0.0) >= 2.0, f"{name} had a share a moment ago"
 
     def armed_look(self) -> None:
         """A look during which the planned faults happen."""
@@ -236,8 +240,19 @@ class Life(RuleBasedStateMachine):
             "ready": sum(len(each.ready()) for each in statuses),
         }
 
+    def answering(self) -> set[str]:
+        """Workloads with replicas that take requests."""
+        return {each.name for each in self.run(self.backend.list()) if each.ready()}
+
+    def asked(self) -> set[str]:
+        """Workloads that shall have replicas."""
+        return {each.name for each in self.run(self.backend.list()) if each.desired_replicas}
+
     def check_routes(self) -> None:
         for route in self.loop.routes().services:
+            self.weighted_at.update(
+                {f"chat-{each.revision}": self.now for each in route.revisions if each.weight and each.endpoints}
+            )
             shares = {each.revision: each.weight for each in route.revisions}
             assert not shares or sum(shares.values()) == 100, route
             if any(each.endpoints for each in route.revisions):
@@ -293,6 +308,7 @@ Life.TestCase.settings = settings(
     max_examples=60,
     stateful_step_count=30,
     deadline=None,
+    report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 TestLife = Life.TestCase
