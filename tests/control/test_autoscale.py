@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,8 +13,8 @@ from argosy.control.scaling_history import ScalingHistory
 from argosy.core.scaling import ScalingDecision, ScalingMetric, ScalingPolicy, ScalingSample
 
 
-def sample(now: float, ready: int, **fields: float) -> ScalingSample:
-    return ScalingSample(now=now, interval_seconds=1.0, ready_replicas=ready, **fields)  # type: ignore[arg-type]
+def sample(now: float, ready: int, **fields: Any) -> ScalingSample:
+    return ScalingSample(now=now, interval_seconds=1.0, ready_replicas=ready, **fields)
 
 
 class Service:
@@ -25,7 +26,7 @@ class Service:
         self.replicas = replicas
         self.now = 1000.0
 
-    def see(self, seconds: int = 1, **fields: float) -> ScalingDecision:
+    def see(self, seconds: int = 1, **fields: Any) -> ScalingDecision:
         for _ in range(seconds):
             self.now += 1.0
             outcome = desired_replicas(self.policy, sample(self.now, self.replicas, **fields), self.history, self.now)
@@ -33,7 +34,7 @@ class Service:
         return outcome.decision
 
 
-def by_concurrency(**fields: float) -> ScalingPolicy:
+def by_concurrency(**fields: Any) -> ScalingPolicy:
     plain = {"tolerance": 0.0, "window_seconds": 1.0, "panic_window_seconds": 1.0, "panic_threshold": 1e9}
     given_fields = {**plain, "max_replicas": 100, "max_scale_up_ratio": 100.0, **fields}
     return msgspec.convert({"metric": "concurrency", "target": 1.0, **given_fields}, ScalingPolicy)
@@ -51,7 +52,7 @@ def by_concurrency(**fields: float) -> ScalingPolicy:
     ],
 )
 def test_a_metric_asks_for_its_ratio_to_the_target(
-    policy: ScalingPolicy, fields: dict[str, float], replicas: int
+    policy: ScalingPolicy, fields: dict[str, Any], replicas: int
 ) -> None:
     service = Service(msgspec.structs.replace(policy, max_replicas=10, max_scale_up_ratio=10.0))
     assert service.see(**fields).replicas == replicas
@@ -111,7 +112,7 @@ def test_the_policy_bounds_what_the_metric_asks() -> None:
 def test_an_empty_queue_takes_one_replica_at_a_time_and_keeps_a_seat_for_each_request() -> None:
     policy = by_concurrency(metric="queue_length", target=2.0, scale_down_stabilization_seconds=1.0)
     service = Service(policy, 5)
-    assert service.see(num_requests_running=30, max_num_seqs=16).replicas == 4
+    assert service.see(2, num_requests_running=30, max_num_seqs=16).replicas == 4
     assert service.see(20, num_requests_running=30, max_num_seqs=16).replicas == 2
 
 
@@ -145,14 +146,14 @@ class TestZero:
 class TestDoubt:
     @pytest.mark.parametrize("metric", list(ScalingMetric))
     def test_f13_a_stale_sample_never_takes_a_replica(self, metric: ScalingMetric) -> None:
-        policy = by_concurrency(metric=metric, target=None, scale_down_stabilization_seconds=1.0, min_replicas=0)  # type: ignore[arg-type]
+        policy = by_concurrency(metric=metric, target=None, scale_down_stabilization_seconds=1.0, min_replicas=0)
         service = Service(policy, 5)
         service.see(3, num_requests_running=80, num_requests_waiting=10, arrivals=3)
         before = service.replicas
         assert service.see(900, is_stale=True).replicas >= before
 
     @pytest.mark.parametrize("broken", [{"arrivals": -5}, {"queue_seconds": math.nan}, {"kv_cache_usage_ratio": 1e999}])
-    def test_f13_nonsense_counts_as_stale(self, broken: dict[str, float]) -> None:
+    def test_f13_nonsense_counts_as_stale(self, broken: dict[str, Any]) -> None:
         service = Service(by_concurrency(scale_down_stabilization_seconds=1.0), 5)
         service.see(num_requests_running=5)
         assert service.see(100, **broken).replicas == 5
@@ -213,7 +214,8 @@ def test_whatever_is_seen_the_decision_is_within_bounds_and_says_why(
         before, history = history.replicas, outcome.history
         decision = outcome.decision
         assert least <= decision.replicas <= 8
-        assert decision.reason and decision.message
+        assert decision.reason
+        assert decision.message
         assert history.replicas == decision.replicas
         if fields["is_stale"] and before is not None:
             assert decision.replicas >= min(before, 8)

@@ -99,7 +99,7 @@ def _ratio_wish(policy: ScalingPolicy, sample: ScalingSample, seen: Span, curren
             told = f"{total:.1f} requests are in flight, target {target:g} per replica"
             is_queue = False
     ratio = total / (target * max(current, 1))
-    if current > 0 and abs(ratio - 1.0) <= policy.tolerance:
+    if current > 0 and abs(ratio - 1.0) <= policy.tolerance + 1e-9:
         message = f"{told}: within {policy.tolerance:.0%} of what {_count(current)} should have"
         return _Wish(replicas=current, reason="WithinTolerance", message=message)
     wished = math.ceil(total / target - 1e-9)
@@ -114,7 +114,12 @@ def _slo_wish(policy: ScalingPolicy, sample: ScalingSample, history: ScalingHist
     """Replicas whose measured capacity carries the expected work."""
     costs = costs_of(history.capacity)
     if costs is None or history.mix.completions <= 0:
-        return _ratio_wish(policy, sample, recent(history, policy.window_seconds), current)
+        seen = recent(history, policy.window_seconds)
+        wish = _ratio_wish(policy, sample, seen, current)
+        if wish.replicas >= current or not seen.arrivals:
+            return wish
+        message = f"{wish.message}, but what a replica can carry is still being learned"
+        return _Wish(replicas=current, reason="Learning", message=message)
     demand = forecast(history, costs, policy.window_seconds)
     limit = history.limit.limit
     needed = (demand.work + demand.growth + demand.backlog) / limit
@@ -207,8 +212,8 @@ def _bounded(policy: ScalingPolicy, sample: ScalingSample, wish: _Wish, history:
     """The wish within the policy's bounds, the pace of growth, and the rules of zero."""
     wish = _with_zero(policy, sample, wish, history)
     pace = math.ceil(policy.max_scale_up_ratio * max(sample.ready_replicas, 1))
-    running = sample.ready_replicas + sample.starting_replicas
-    allowed = min(wish.replicas, max(pace, running))
+    before = max(sample.ready_replicas + sample.starting_replicas, history.replicas or 0)
+    allowed = min(wish.replicas, max(pace, before))
     bounded = min(max(allowed, policy.min_replicas), policy.max_replicas)
     if bounded == wish.replicas:
         return ScalingDecision(replicas=bounded, reason=wish.reason, message=wish.message)

@@ -27,7 +27,7 @@ _MEMORY_SECONDS = 1800.0
 _LEAST_PRESENT = 0.5
 # Beliefs that a few sights outweigh: the load so far was light, and a generated token costs two of a prompt.
 _PRIOR_LOAD = 0.4
-_PRIOR_SIGHTS = 0.5
+_PRIOR_SIGHTS = 5.0
 _PRIOR_TOKEN_RATIO = 2.0
 _PRIOR_RATIO_WEIGHT = 0.01
 

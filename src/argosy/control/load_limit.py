@@ -67,7 +67,7 @@ def adjusted(limit: LoadLimit, seen: Answers, target: float) -> LoadLimit:
     rate = keep * limit.rate + (1 - keep) * seen.completions / seen.seconds
     completions, misses = _binned(limit, seen, missed)
     allowed = _STRICTNESS * max(1.0 - target, 1e-4)
-    excess = max(missed - _hopeless_ratio(completions, misses) * seen.completions, 0.0)
+    excess = missed - _hopeless_ratio(completions, misses) * seen.completions
     usual = max(rate * _HORIZON_SECONDS, seen.completions)
     step = _GAIN * (allowed * seen.completions - excess) / (allowed * usual)
     if step > 0 and seen.load < _NEAR_RATIO * limit.limit:

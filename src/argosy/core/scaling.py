@@ -58,7 +58,7 @@ class ScalingPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tolerance: float = 0.1
     window_seconds: float = 60.0
     scale_up_stabilization_seconds: float = 0.0
-    scale_down_stabilization_seconds: float = 120.0
+    scale_down_stabilization_seconds: float = 60.0
     panic_window_seconds: float = 6.0
     panic_threshold: float = 2.0
     max_scale_up_ratio: float = 4.0
