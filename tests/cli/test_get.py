@@ -46,7 +46,7 @@ def test_services_as_a_table_names_and_yaml(cloud: Cloud, command: str) -> None:
     assert [line.split()[0] for line in lines[1:]] == ["a", "b"]
     assert cloud.done(command, "-o", "name").out == "a\nb\n"
     assert cloud.done(command, "-o", "yaml").out.count("kind: InferenceService") == 2
-    assert "1 of 1 replicas answer" in cloud.done(command, "-o", "wide").out
+    assert "1 of 1 replica" in cloud.done(command, "-o", "wide").out
 
 
 def test_one_service_with_all_that_belongs_to_it(cloud: Cloud) -> None:
