@@ -17,15 +17,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import msgspec
 
 MAX_SAMPLES = 200_000
 _MAX_LINE_CHARACTERS = 16_384
+_MAX_LABEL_TEXTS = 4_096
 
-_NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+_Labels = tuple[tuple[str, str], ...]
+
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\]|\\["\\n])*)"\s*(,?)')
-_VALUE = re.compile(r"[ \t]*([+-]?(?:Inf|inf|NaN|nan|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))(?:[ \t]+-?\d+)?[ \t]*")
+_SAMPLE = re.compile(
+    r"""([a-zA-Z_:][a-zA-Z0-9_:]*+)[ \t]*+
+        (?:\{((?:[^"{}]|"(?:[^"\\]|\\.)*+")*+)\})?[ \t]*+
+        ([+-]?(?:Inf|inf|NaN|nan|(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))(?:[ \t]+-?\d+)?""",
+    re.VERBOSE | re.ASCII,
+)
 _COMMENT = re.compile(r"#[ \t]+(HELP|TYPE)[ \t]+([a-zA-Z_:][a-zA-Z0-9_:]*)(?:[ \t]+(.*))?")
 _SUFFIXES = {
     "counter": ("", "_total", "_created"),
@@ -53,7 +61,7 @@ class Merged(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Sample(msgspec.Struct, frozen=True):
     name: str
-    labels: tuple[tuple[str, str], ...]
+    labels: _Labels
     value: str
 
 
@@ -86,7 +94,7 @@ def join(sources: Iterable[Source], max_samples: int = MAX_SAMPLES) -> tuple[str
     Of families with the same name and another type, the first type stays.
     """
     families: dict[str, _Family] = {}
-    series: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
+    series: set[tuple[str, _Labels]] = set()
     names: dict[str, str] = {}
     dropped = 0
     for source in sources:
@@ -129,7 +137,9 @@ def _family_for(family: _Family, families: dict[str, _Family], names: dict[str, 
     return made
 
 
-def _labelled(own: tuple[tuple[str, str], ...], given: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _labelled(own: _Labels, given: Mapping[str, str]) -> _Labels:
+    if not any(name in given for name, _ in own):
+        return (*given.items(), *own)
     taken = {name for name, _ in own} | given.keys()
     labels = list(given.items())
     for name, value in own:
@@ -194,35 +204,30 @@ def _read_comment(line: str, number: int, families: dict[str, _Family], owners: 
 
 
 def _read_sample(line: str, number: int) -> _Sample:
-    found = _NAME.match(line)
+    found = _SAMPLE.fullmatch(line)
     if found is None:
-        raise Unreadable(f"line {number} begins with no name: {line[:32]!r}")
-    at = found.end()
-    while line[at : at + 1] in (" ", "\t"):
-        at += 1
-    labels: tuple[tuple[str, str], ...] = ()
-    if line[at : at + 1] == "{":
-        labels, at = _read_labels(line, at + 1, number)
-    value = _VALUE.fullmatch(line, at)
-    if value is None:
-        raise Unreadable(f"line {number} has no value: {line[at : at + 32]!r}")
-    return _Sample(found.group(), labels, value.group(1))
+        raise Unreadable(f"line {number} is no sample: {line[:48]!r}")
+    name, labels, value = found.groups()
+    try:
+        return _Sample(name, _read_labels(labels) if labels else (), value)
+    except ValueError as error:
+        raise Unreadable(f"line {number} {error}") from error
 
 
-def _read_labels(line: str, at: int, number: int) -> tuple[tuple[tuple[str, str], ...], int]:
+@lru_cache(maxsize=_MAX_LABEL_TEXTS)
+def _read_labels(text: str) -> _Labels:
+    """What stands between the braces. Replicas of one kind use the same few texts. Raises: ValueError."""
     labels: dict[str, str] = {}
-    has_more = True
-    while has_more and (found := _LABEL.match(line, at)):
+    at, has_more = 0, True
+    while has_more and (found := _LABEL.match(text, at)):
         name, value, comma = found.groups()
         if name in labels or name.startswith("__"):
-            raise Unreadable(f"line {number} has the label {name} twice, or it is Prometheus' own")
+            raise ValueError(f"has the label {name} twice, or it is Prometheus' own")
         labels[name] = _unescaped(value)
         at, has_more = found.end(), bool(comma)
-    while line[at : at + 1] in (" ", "\t"):
-        at += 1
-    if line[at : at + 1] != "}":
-        raise Unreadable(f"line {number} has labels that cannot be read")
-    return tuple(labels.items()), at + 1
+    if text[at:].strip(" \t"):
+        raise ValueError("has labels that cannot be read")
+    return tuple(labels.items())
 
 
 def _unescaped(value: str) -> str:
@@ -232,4 +237,6 @@ def _unescaped(value: str) -> str:
 
 
 def _escaped(value: str) -> str:
+    if "\\" not in value and "\n" not in value and '"' not in value:
+        return value
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
