@@ -32,11 +32,12 @@ from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.lifecycle import Lifecycle
 from argosy.web.operations import Operations
+from argosy.web.pages import chat_page
 from argosy.web.paths import Paths
 
 logger = logging.getLogger(__name__)
 
-_PATHS = Paths(default_scope=Scope.INFER)
+_PATHS = Paths(default_scope=Scope.INFER, pages=frozenset({"/"}), page_prefixes=("/assets/",))
 _ABOUT = "All services of a control plane behind one URL, over the OpenAI API."
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
 
@@ -77,7 +78,7 @@ class Gateway:
             Route("/v1/models", models.list, methods=["GET"]),
             Route("/v1/models/{model:path}", models.retrieve, methods=["GET"]),
         ]
-        self.routes = [*served, *Operations(self.lifecycle, metrics, _ABOUT).routes(served)]
+        self.routes = [*served, *chat_page().routes(), *Operations(self.lifecycle, metrics, _ABOUT).routes(served)]
         settings = EdgeSettings(
             door=door_for(spec, load_keys(spec, metrics), _PATHS),
             max_body_bytes=spec.limits.max_body_bytes,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
-
 import msgspec
 from starlette.routing import Route
 
@@ -20,7 +18,7 @@ from argosy.server.replica_state import ReplicaState
 from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.operations import Operations
-from argosy.web.pages import Page
+from argosy.web.pages import chat_page
 from argosy.web.paths import Paths
 
 _PATHS = Paths(
@@ -48,7 +46,7 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
     served += ReplicaState(replica).routes()
     routes = [
         *served,
-        *Page(resources.files("argosy.server") / "page").routes(),
+        *chat_page().routes(),
         *Operations(replica, metrics, _ABOUT).routes(served),
     ]
     settings = EdgeSettings(

@@ -7,6 +7,7 @@ path to traverse and no link to follow (D-21).
 from __future__ import annotations
 
 import hashlib
+from importlib import resources
 from importlib.resources.abc import Traversable
 
 import msgspec
@@ -38,6 +39,11 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     content: bytes
     content_type: str
     etag: str
+
+
+def chat_page() -> Page:
+    """The page to talk to whatever a server serves under /v1: a replica's and a gateway's alike."""
+    return Page(resources.files("argosy.web") / "chat_page")
 
 
 class Page:
