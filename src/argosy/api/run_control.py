@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
 import msgspec
 import uvloop
@@ -26,10 +27,12 @@ from argosy.backends import BACKENDS, BackendSpec
 from argosy.control.loop import ControlLoop
 from argosy.control.settings import ControlSettings
 from argosy.core.control_spec import ControlSpec
+from argosy.core.errors import ArgosyError
 from argosy.core.interfaces import Backend
 from argosy.core.plugins import resolve
 from argosy.core.state_dir import ControlAddress, StateDir, default_state_dir
 from argosy.core.web_spec import check_web_spec
+from argosy.core.workload import ReplicaPhase
 from argosy.observe.metrics import Metrics
 from argosy.stores.sqlite import SqliteStore
 from argosy.web.lifecycle import Lifecycle
@@ -38,6 +41,8 @@ from argosy.web.process import allow_open_files, calm_collector, first_of, start
 from argosy.web.stopping import LAST_WORDS_SECONDS, Stopping, say
 
 logger = logging.getLogger(__name__)
+
+_HURRY_SECONDS = 0.5
 
 # What runs beside the control plane in its process, while it runs: (backend, its URL) → a context.
 Companion = Callable[[Backend, str], AbstractAsyncContextManager[str]]
@@ -90,7 +95,7 @@ class _Life:
         self._metrics.gauge("argosy_build_info", argosy.__version__).set(1)
         async with AsyncExitStack() as stack:
             store = await stack.enter_async_context(SqliteStore(self._state.store))
-            backend = await stack.enter_async_context(self._open_backend())
+            backend = await stack.enter_async_context(self._hurried_backend())
             loop = ControlLoop(store, backend, self._settings(), observer=LoopMetrics(self._metrics))
             plane = ControlPlane(store, backend, loop)
             replica_key = self._state.replica_key.read_text(encoding="ascii").strip()
@@ -111,6 +116,18 @@ class _Life:
                 looping.result()
             # Watches never end by themselves: nothing is waited for.
             return await self._stopping.drain(self._lifecycle, 0.0, plane.end_watches)
+
+    @asynccontextmanager
+    async def _hurried_backend(self) -> AsyncIterator[Backend]:
+        """The backend; while it closes, a second signal aborts what drains there."""
+        hurry: asyncio.Task[None] | None = None
+        try:
+            async with self._open_backend() as backend:
+                hurry = asyncio.create_task(_hurry(backend, self._stopping.abort))
+                yield backend
+        finally:
+            if hurry is not None:
+                await _ended(hurry)
 
     def _open_backend(self) -> AbstractAsyncContextManager[Backend]:
         spec = BackendSpec(
@@ -136,6 +153,18 @@ class _Life:
 async def _ended(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.wait([task])
+
+
+async def _hurry(backend: Backend, abort: asyncio.Event) -> None:
+    """Once told to abort: a second SIGTERM to everything that drains, which ends its open requests at once."""
+    await abort.wait()
+    with suppress(ArgosyError):
+        while True:
+            for replica in (each for status in await backend.list() for each in status.replicas):
+                if replica.phase is ReplicaPhase.DRAINING and replica.process_id is not None:
+                    with suppress(ProcessLookupError):
+                        os.kill(replica.process_id, signal.SIGTERM)
+            await asyncio.sleep(_HURRY_SECONDS)
 
 
 async def _over(task: asyncio.Task[None]) -> None:
