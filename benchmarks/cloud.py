@@ -29,6 +29,11 @@ _READY_SECONDS = 300.0
 _LOOK_SECONDS = 0.05
 
 
+def fixed(replicas: int) -> ScalingPolicy:
+    """Always so many."""
+    return ScalingPolicy(min_replicas=replicas, max_replicas=replicas)
+
+
 class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     """A running cloud: the gateway's URL, a client of the control plane, its process and its state directory."""
 
@@ -40,10 +45,12 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
     async def deploy(self, name: str, model: str, *, replicas: int = 1, warm_spares: int = 0) -> None:
         """Declare a service with a fixed number of replicas, and wait until it is ready. Raises: RuntimeError."""
         spec = InferenceServiceSpec(
-            template=RevisionTemplate(model=model),
-            scaling=ScalingPolicy(min_replicas=replicas, max_replicas=replicas),
-            warm_spares=warm_spares,
+            template=RevisionTemplate(model=model), scaling=fixed(replicas), warm_spares=warm_spares
         )
+        await self.declare(name, spec)
+
+    async def declare(self, name: str, spec: InferenceServiceSpec) -> None:
+        """Declare a service, and wait until it is ready. Raises: RuntimeError."""
         await self.client.apply(InferenceService(metadata=Metadata(name=name), spec=spec))
         async with aclosing(self.client.wait_ready(name, timeout_seconds=_READY_SECONDS)) as states:
             phases = [service.status.phase async for service in states]
@@ -54,9 +61,8 @@ class Cloud(msgspec.Struct, frozen=True, kw_only=True):
         """Change the number of replicas; returns when it is declared, not when it is so."""
 
         def scaled(spec: InferenceServiceSpec) -> InferenceServiceSpec:
-            bounds = msgspec.structs.replace(spec.scaling, min_replicas=replicas, max_replicas=replicas)
             spares = spec.warm_spares if warm_spares is None else warm_spares
-            return msgspec.structs.replace(spec, scaling=bounds, warm_spares=spares)
+            return msgspec.structs.replace(spec, scaling=fixed(replicas), warm_spares=spares)
 
         await self.client.modify(name, scaled)
 

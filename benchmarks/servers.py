@@ -78,8 +78,14 @@ class Server:
 
     def __enter__(self) -> Self:
         end_children_on_terminate()
+        self._log.write_bytes(b"")
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Start it and wait until it is ready. Raises: RuntimeError with the end of its log."""
         began = time.perf_counter()
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603  # the caller's own command
                 self._argv, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
             )
@@ -89,7 +95,6 @@ class Server:
             self.stop()
             raise
         self.seconds_to_ready = time.perf_counter() - began
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -103,6 +108,13 @@ class Server:
                 tail = self._log.read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"{self.name} was not ready after {elapsed:.0f} s; the end of {self._log}:\n{tail}")
             time.sleep(READY_POLL_SECONDS)
+
+    def kill(self) -> None:
+        """End it at once, as a crash would: what it started goes on, if it leads a session of its own."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(STOP_SECONDS)
 
     def stop(self) -> None:
         """Ask it to end, then make it."""
