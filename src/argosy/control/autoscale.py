@@ -230,23 +230,26 @@ def _bounded(policy: ScalingPolicy, sample: ScalingSample, wish: _Wish, history:
 
 def _with_zero(policy: ScalingPolicy, sample: ScalingSample, wish: _Wish, history: ScalingHistory) -> _Wish:
     """None at all only after a long silence; one at once when somebody waits at the gateway."""
-    asked = requests_present(sample) + sample.arrivals
+    asked = max(requests_present(sample), sample.arrivals)
+    running = sample.ready_replicas + sample.starting_replicas
+    if asked and running == 0:
+        told = f"{asked} asked while no replica runs: the first one starts"
+        return _Wish(replicas=max(wish.replicas, 1), reason="WokenFromZero", message=told)
     if asked and wish.replicas < 1:
-        if sample.ready_replicas + sample.starting_replicas == 0:
-            held = f"{asked} requests came while no replica runs: the first one starts"
-            return _Wish(replicas=1, reason="WokenFromZero", message=held)
         return _Wish(replicas=1, reason="InUse", message=f"{wish.message}; the last replica stays while it is asked")
-    if wish.replicas > 0 or policy.min_replicas > 0:
+    if policy.min_replicas > 0:
         return wish
-    was = sample.ready_replicas + sample.starting_replicas if history.replicas is None else history.replicas
-    idle = history.watched_seconds - history.active_at
-    if was == 0:
+    was = running if history.replicas is None else history.replicas
+    if was == 0 and wish.replicas == 0:
         return _Wish(replicas=0, reason="Idle", message="no request has come since the last replica left")
-    if idle < policy.scale_to_zero_after_seconds:
-        left = policy.scale_to_zero_after_seconds - idle
-        message = f"idle for {idle:.0f} s: the last replica leaves in {left:.0f} s unless a request comes"
-        return _Wish(replicas=1, reason="Idle", message=message)
-    return _Wish(replicas=0, reason="ScaledToZero", message=f"idle for {idle:.0f} s: no replica is kept")
+    idle = history.watched_seconds - history.active_at
+    left = policy.scale_to_zero_after_seconds - idle
+    if left <= 0:
+        return _Wish(replicas=0, reason="ScaledToZero", message=f"idle for {idle:.0f} s: no replica is kept")
+    if wish.replicas > 0:
+        return wish
+    message = f"idle for {idle:.0f} s: the last replica leaves in {left:.0f} s unless a request comes"
+    return _Wish(replicas=1, reason="Idle", message=message)
 
 
 def _count(replicas: int) -> str:

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-import msgspec
-
 from argosy.control.autoscale import desired_replicas
 from argosy.control.scaling_history import ScalingHistory
 from argosy.core.scaling import ScalingPolicy
@@ -154,13 +152,6 @@ class KpaScaler:
             self._settings, stable, panic, sample.ready_replicas, self._history, sample.now
         )
         return wanted, f"{stable:.1f} in flight, target {self._settings.target:g} per replica"
-
-
-class PolicyBounds(msgspec.Struct, frozen=True, kw_only=True):
-    """Between how many replicas every scaler moves."""
-
-    min_replicas: int = 1
-    max_replicas: int = 64
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -157,7 +157,7 @@ class Simulation:
                 self._push(now + self._spec.poll_seconds, _POLL, None)
         elif kind == _DECIDE:
             self._decide(now)
-            if now + self._scaler.interval_seconds <= self._horizon or self._held:
+            if now <= self._horizon or self._held:
                 self._push(now + self._scaler.interval_seconds, _DECIDE, None)
         elif replica is not None and kind == _READY:
             self._ready(replica, now)
