@@ -38,7 +38,7 @@ from argosy.stores.sqlite import SqliteStore
 from argosy.web.lifecycle import Lifecycle
 from argosy.web.listener import Listener, bind
 from argosy.web.process import allow_open_files, calm_collector, first_of, start_logging
-from argosy.web.stopping import LAST_WORDS_SECONDS, Stopping, say
+from argosy.web.stopping import EXIT_DONE, EXIT_FAILED, LAST_WORDS_SECONDS, Stopping, last_words, say
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +114,11 @@ class _Life:
             await first_of(self._stopping.stop.wait(), _over(looping))
             if looping.done():
                 looping.result()
-            # Watches never end by themselves: nothing is waited for.
-            return await self._stopping.drain(self._lifecycle, 0.0, plane.end_watches)
+            say("stopping: open requests are finished first (a second signal aborts them)")
+            self._lifecycle.drain()
+            plane.end_watches()
+            await last_words(self._lifecycle)
+        return EXIT_FAILED if self._stopping.abort.is_set() else EXIT_DONE
 
     @asynccontextmanager
     async def _hurried_backend(self) -> AsyncIterator[Backend]:
