@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from argosy.evals.probe import process_tree, process_usage
+from argosy.evals.probe import process_tree
 from benchmarks.figures import Figure, Run
 from benchmarks.servers import Server, argosy_server
 
@@ -28,6 +29,7 @@ _SAMPLE_SECONDS = 1.0
 _CUT_EVERY = 5
 _MAX_WARMUP_SECONDS = 180.0
 _MEGABYTE = 1e6
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _SCHEMA = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
 
 
@@ -55,9 +57,12 @@ class Soak(msgspec.Struct):
     num_cut: int = 0
 
 
-def open_files(pid: int) -> int:
-    """Descriptors of a process and its children."""
-    return sum(len(list(Path(f"/proc/{member}/fd").iterdir())) for member in process_tree(pid))
+def sample(pid: int, at: float, *, is_alone: bool = False) -> Sample:
+    """Memory and descriptors of a process and its children, or of it alone."""
+    members = [pid] if is_alone else process_tree(pid)
+    pages = sum(int(Path(f"/proc/{member}/statm").read_text().split()[1]) for member in members)
+    num_files = sum(len(list(Path(f"/proc/{member}/fd").iterdir())) for member in members)
+    return Sample(at, pages * _PAGE_BYTES / _MEGABYTE, num_files)
 
 
 def slope_per_minute(samples: Sequence[Sample]) -> float:
@@ -140,8 +145,7 @@ async def soak(server: Server, seconds: float, clients: int, *, has_constraints:
         workers = [asyncio.create_task(work(client, seen, began, seed, has_constraints)) for seed in range(clients)]
         try:
             while (now := time.monotonic() - began) < seconds:
-                usage = process_usage(server.pid)
-                seen.samples.append(Sample(now, usage.rss_bytes / _MEGABYTE, open_files(server.pid)))
+                seen.samples.append(sample(server.pid, now))
                 await asyncio.wait(workers, timeout=_SAMPLE_SECONDS)
         finally:
             for worker in workers:
@@ -150,8 +154,8 @@ async def soak(server: Server, seconds: float, clients: int, *, has_constraints:
     return seen
 
 
-def figures(seen: Soak, warmup_seconds: float, *, slope_bar: float, ratio_bar: float) -> list[Figure]:
-    """Memory, files, latency and failures, after the warm-up."""
+def figures(seen: Soak, warmup_seconds: float, *, slope_bar: float, ratio_bar: float, whose: str = "") -> list[Figure]:
+    """Memory, files, latency and failures, after the warm-up. whose: stands before each row."""
     samples = [one for one in seen.samples if one.at >= warmup_seconds]
     answered = [one for one in seen.answered if one.at >= warmup_seconds]
     third = max(len(samples) // 3, 1)
@@ -164,7 +168,7 @@ def figures(seen: Soak, warmup_seconds: float, *, slope_bar: float, ratio_bar: f
         ("answers that were wrong", len(seen.failures), "", 0.0, (seen.failures or [""])[0]),
     )
     return [
-        Figure(what=what, values=[float(value)], unit=unit, bar=bar, is_floor=False, detail=detail)
+        Figure(what=whose + what, values=[float(value)], unit=unit, bar=bar, is_floor=False, detail=detail)
         for what, value, unit, bar, detail in rows
     ]
 
