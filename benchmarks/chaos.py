@@ -178,8 +178,9 @@ async def _measure(flags: argparse.Namespace) -> int:
                 await loading
                 watching.cancel()
             violations = [*load.violations(), *chaos.violations, *await chaos.differences()]
-        except* TimeoutError:
-            violations = [*load.violations(), *chaos.violations, "the cloud did not recover"]
+        except* (TimeoutError, RuntimeError) as failed:
+            last_words = [str(each) or "the cloud did not recover" for each in failed.exceptions]
+            violations = [*load.violations(), *chaos.violations, *last_words]
     violations += left_over(state, identity)
     violations += [f"{url} still answers" for url in (running.gateway_url, control_url) if is_open(url)]
     return _report(run, load, chaos, violations, is_rehearsal=flags.rehearsal)

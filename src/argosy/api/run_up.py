@@ -65,7 +65,7 @@ def _gateway(spec: GatewaySpec, state: StateDir, *, keep: bool) -> Companion:
         write_private(state.gateway_config, msgspec.json.encode(linked, enc_hook=str))
         await backend.apply(gateway_workload(spec, state.gateway_config.absolute()))
         try:
-            replica = await _ready(backend)
+            replica = await ready_gateway(backend)
             url = f"http://{replica.address}"
             say(f"gateway:       {url}/v1")
             say("deploy a model with: argosy deploy smollm2   (^C drains and ends everything)")
@@ -78,15 +78,19 @@ def _gateway(spec: GatewaySpec, state: StateDir, *, keep: bool) -> Companion:
     return running
 
 
-async def _ready(backend: Backend) -> ReplicaStatus:
-    """The gateway, once it answers. Raises: BackendError with the last lines of its log."""
+async def ready_gateway(backend: Backend) -> ReplicaStatus:
+    """The gateway, once it answers. What an adopted one went through before says nothing about its next start.
+
+    Raises: BackendError with the last lines of its log if it fails twice, or takes too long.
+    """
+    before = {replica.name: replica.restarts for replica in await _replicas(backend)}
     try:
         async with asyncio.timeout(_START_SECONDS):
             while True:
                 for replica in await _replicas(backend):
                     if replica.phase is ReplicaPhase.READY:
                         return replica
-                    if replica.restarts > 1:
+                    if replica.restarts > before.get(replica.name, 0) + 1:
                         raise BackendError(f"the gateway does not start: {replica.message}", retryable=False)
                 await _something_happens(backend)
     except TimeoutError as exc:
