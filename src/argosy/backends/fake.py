@@ -219,7 +219,8 @@ class FakeBackend:
 
     def _start(self, row: _Replica, at: float) -> None:
         address = f"{row.status.name}:80"
-        self._set(row, phase=ReplicaPhase.STARTING, reason="", message="", address=address, started_at=at)
+        why = row.status.message if row.status.restarts else ""
+        self._set(row, phase=ReplicaPhase.STARTING, reason="", message=why, address=address, started_at=at)
         row.log.append(f"starting {' '.join(row.workload.argv)}")
         self._plan(row, at + self.start_seconds(row.workload))
 
@@ -229,7 +230,7 @@ class FakeBackend:
                 self._fail(row, at, exit_code=1)
             case ReplicaPhase.STARTING:
                 row.log.append("ready")
-                self._set(row, phase=ReplicaPhase.READY, ready_at=at)
+                self._set(row, phase=ReplicaPhase.READY, message="", ready_at=at)
             case ReplicaPhase.BACKOFF:
                 self._start(row, at)
             case ReplicaPhase.DRAINING:

@@ -119,7 +119,8 @@ def _ready(picture: Picture) -> Condition:
         message = "no replica runs; the first request starts one"
         return _condition(READY, ConditionStatus.TRUE, ConditionReason.IDLE, message)
     if picture.failing:
-        return _condition(READY, ConditionStatus.FALSE, ConditionReason.REPLICAS_FAILING, picture.trouble)
+        trouble = picture.trouble or "replicas that failed start again"
+        return _condition(READY, ConditionStatus.FALSE, ConditionReason.REPLICAS_FAILING, trouble)
     if picture.pending:
         return _condition(READY, ConditionStatus.FALSE, ConditionReason.WAITING_FOR_CAPACITY, picture.trouble)
     if not picture.running:

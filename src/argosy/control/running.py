@@ -79,12 +79,17 @@ def is_failing(replica: ReplicaStatus) -> bool:
 
 
 def _message(status: WorkloadStatus) -> str:
-    """Why replicas are missing: the backend's word, else the first failing replica's."""
+    """Why replicas are missing: the backend's word, else that of the first failing replica that says why.
+
+    It names how often the replica has failed, so it is another one with each failure and the same until then.
+    """
     if status.message:
         return status.message
     for replica in status.replicas:
-        if not replica.is_spare and is_failing(replica):
-            return f"{replica.name}: {replica.message or replica.reason or replica.phase.value}"
+        trouble = replica.message or replica.reason
+        if trouble and not replica.is_spare and is_failing(replica):
+            again = f" (failure {replica.restarts})" if replica.restarts > 1 else ""
+            return f"{replica.name}{again}: {trouble}"
     return ""
 
 

@@ -23,6 +23,9 @@ from argosy.core.inference_service import (
 )
 from argosy.core.metadata import ConditionStatus
 
+# One sentence of an event; the log has the rest.
+_EVENT_CHARS = 200
+
 
 def status_of(
     scene: Scene, rollout: RolloutStatus, course: Course, weights: Mapping[str, int], now: float
@@ -96,5 +99,9 @@ def status_notes(scene: Scene, status: InferenceServiceStatus) -> tuple[Note, ..
     for name, running in scene.running.items():
         old = next((each for each in before.revisions if each.revision == name), None)
         if running.failing and running.message and (old is None or old.message != running.message):
-            notes.append(warning(EventReason.REPLICA_FAILED, running.message, name))
+            notes.append(warning(EventReason.REPLICA_FAILED, _short(running.message), name))
     return tuple(notes)
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= _EVENT_CHARS else f"{message[: _EVENT_CHARS - 1]}…"

@@ -100,7 +100,7 @@ async def test_a_start_that_takes_too_long_is_ended_and_tried_again(lab: Lab) ->
     await lab.apply("--ready-after", "60", start_timeout_seconds=0.2)
     status = await lab.until(lambda each: each.replicas[0].restarts == 1)
     assert status.replicas[0].reason == "StartTimeout"
-    assert "hello from" in status.replicas[0].message
+    assert status.replicas[0].message == "it was not ready within 0.2 s"
 
 
 async def test_a_program_that_is_not_there_is_a_crash_loop_with_its_reason(lab: Lab) -> None:
@@ -114,6 +114,17 @@ async def test_the_last_words_of_a_crash_loop_are_in_its_message(lab: Lab) -> No
     status = await lab.until(lambda each: each.replicas[0].reason == "CrashLoop")
     assert "exit code 3" in status.replicas[0].message
     assert "cannot read the weights" in status.replicas[0].message
+
+
+async def test_one_that_was_killed_by_a_signal_has_no_last_words(lab: Lab) -> None:
+    await lab.apply()
+    (replica,) = await lab.ready()
+    assert replica.process_id is not None
+    os.kill(replica.process_id, signal.SIGKILL)
+    status = await lab.until(lambda each: each.replicas[0].restarts == 1)
+    assert status.replicas[0].message == "its process was ended by signal 9"
+    (again,) = await lab.ready()
+    assert (again.restarts, again.message) == (1, "")
 
 
 async def test_a_replica_that_will_not_end_is_killed_after_its_grace(lab: Lab) -> None:

@@ -34,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 _GROUP_POLLS = 100
 _GROUP_POLL_SECONDS = 0.02
-_MESSAGE_LINES = 3
+_LAST_WORDS_CHARS = 100
 # More in a row are no bad luck: the program itself keeps the port.
 _MAX_PORT_CLASHES = 5
 
 _CAUSES = {
     Verdict.HUNG: ("Hung", "it gave no answer for {silence:.1f} s"),
     Verdict.SICK: ("LivenessFailed", "{path} was refused {failures} times in a row"),
-    Verdict.LATE: ("StartTimeout", "it was not ready within {start:.0f} s"),
+    Verdict.LATE: ("StartTimeout", "it was not ready within {start:g} s"),
 }
 
 
@@ -231,7 +231,8 @@ class Replica:
         self._cause = None
         self._note(process=self.process.identity, started_at=self._place.clock(), ready_at=None, start_seconds={})
         self.health = health.fresh(time.monotonic())
-        self._move(ReplicaPhase.STARTING, "", "")
+        # Why it must start again stays said until it is ready.
+        self._move(ReplicaPhase.STARTING, "", self.message if self.record.restarts else "")
         await self.save()
         return True
 
@@ -270,7 +271,14 @@ class Replica:
         self._note(restarts=self.record.restarts + 1)
         reason, message = self._cause or ("Crashed", _ending(process.exit_code))
         ready_seconds = time.monotonic() - self.health.started_at if has_been_ready else 0.0
+        if self._cause is None and (process.exit_code or 0) > 0:
+            message += await asyncio.to_thread(self._last_words)
         await self._rest(reason, message, ready_seconds)
+
+    def _last_words(self) -> str:
+        """The last line it wrote, as part of a sentence. Only of one that ended by itself: a signal says all there is."""
+        last = next((line.strip() for line in reversed(self._place.tail(self.record)) if line.strip()), "")
+        return f"; its last words: {last[:_LAST_WORDS_CHARS]}" if last else ""
 
     async def _rest(self, reason: str, message: str, ready_seconds: float) -> None:
         """Count one more crash in a row and wait before the next start."""
@@ -278,9 +286,6 @@ class Replica:
         crashes = crashes_after(policy, self.record.crashes, ready_seconds)
         self._note(crashes=crashes)
         seconds = restart_delay_seconds(policy, crashes, random.random())
-        tail = await asyncio.to_thread(self._place.tail, self.record)
-        if tail:
-            message = f"{message}; its last words: {' | '.join(line.strip() for line in tail[-_MESSAGE_LINES:])}"
         if is_crash_loop(policy, crashes):
             message = f"it failed {crashes} times in a row ({reason}), next try in {seconds:.0f} s: {message}"
             reason = "CrashLoop"
