@@ -3,36 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from argosy.gateway.services import Services, ServiceState
-from argosy.web.errors import ErrorBody
-from argosy.web.operation import Operation, describes
-
-
-class ServiceModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """One name a request may use. root: the service behind it. parent: the service whose adapter this is.
-
-    Source: OpenAI's model object, with vLLM's `root` and `parent`.
-    """
-
-    id: str
-    object: Literal["model"] = "model"
-    created: int
-    owned_by: Literal["argosy"] = "argosy"
-    root: str
-    parent: str | None = None
-
-
-class ServiceModelList(msgspec.Struct, frozen=True, kw_only=True):
-    """Every name of this gateway."""
-
-    object: Literal["list"] = "list"
-    data: list[ServiceModel]
+from argosy.web.models import DESCRIBE_MODEL, LIST_MODELS, ModelCard, card_list, card_named
+from argosy.web.operation import describes
 
 
 class ServiceModels:
@@ -41,41 +18,21 @@ class ServiceModels:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    @describes(
-        Operation(
-            summary="List the services and their adapters",
-            tag="Models",
-            response=ServiceModelList,
-            error_body=ErrorBody,
-            errors=(401, 403),
-        )
-    )
+    @describes(LIST_MODELS)
     async def list(self, request: Request) -> Response:
         """Every service, also one that sleeps: a request wakes it."""
-        return _json(ServiceModelList(data=[model for service in self._services for model in _models(service)]))
+        return card_list(card for service in self._services for card in _cards(service))
 
-    @describes(
-        Operation(
-            summary="Describe one name",
-            tag="Models",
-            response=ServiceModel,
-            error_body=ErrorBody,
-            errors=(401, 403, 404),
-        )
-    )
+    @describes(DESCRIBE_MODEL)
     async def retrieve(self, request: Request) -> Response:
         """One service or adapter. Raises: ModelNotFound."""
         name = request.path_params["model"]
-        return _json(next(model for model in _models(self._services.find(name)) if model.id == name))
+        return card_named(name, _cards(self._services.find(name)))
 
 
-def _models(service: ServiceState) -> Iterator[ServiceModel]:
-    """The service's own name, then the others."""
-    yield ServiceModel(id=service.name, created=service.route.created, root=service.name)
+def _cards(service: ServiceState) -> Iterator[ModelCard]:
+    """The service's own name, then its adapters: their root and parent is the service."""
+    yield ModelCard(id=service.name, created=service.route.created, root=service.name)
     for name in service.route.names:
         if name != service.name:
-            yield ServiceModel(id=name, created=service.route.created, root=service.name, parent=service.name)
-
-
-def _json(body: msgspec.Struct) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")
+            yield ModelCard(id=name, created=service.route.created, root=service.name, parent=service.name)
