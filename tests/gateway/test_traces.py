@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
-from scripted import DONE, USAGE_COMMENT, answer, reset, route, stream
+from scripted import DONE, USAGE_COMMENT, answer, eventually, gated, reset, route, stream
 
 from argosy.core.errors import SpecError
+from argosy.core.inference_service import ShadowPolicy
 from argosy.observe.tracing import open_tracing
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra `otel` is not installed")
@@ -131,3 +133,22 @@ def test_off_imports_nothing_of_it() -> None:
 def test_an_endpoint_that_is_no_url_is_refused() -> None:
     with pytest.raises(SpecError, match="is no URL"):
         open_tracing("localhost:4318", "gateway")
+
+
+async def test_a_copy_writes_nothing_into_its_clients_span(live, replicas, sink) -> None:
+    a, b = await replicas("a", "b")
+    b.default = stream("data: one\n\n", USAGE_COMMENT + DONE)
+    shadowed = route(a.endpoint("v1"), b.endpoint("v2"), shadow=ShadowPolicy(revision="v2", percent=100))
+    weights = {"v1": 100, "v2": 0}
+    revisions = [msgspec.structs.replace(each, weight=weights[each.revision]) for each in shadowed.revisions]
+    a.default = gated(stream("data: one\n\n", USAGE_COMMENT + DONE))
+    async with live(otlp_endpoint=sink.url) as gateway:
+        await gateway.publish(msgspec.structs.replace(shadowed, revisions=tuple(revisions)))
+        body = {"model": "chat", "stream": True, "messages": []}
+        asked = asyncio.ensure_future(gateway.client.post("/v1/chat/completions", json=body))
+        counters = gateway.service().counters("v2", is_shadow=True)
+        await eventually(lambda: counters.completions == 1)
+        a.go.set()
+        assert (await asked).status_code == 200
+        (span,) = await spans_of(sink, 1)
+    assert [name for name, _ in span.events].count("first_token") == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextvars import copy_context
 
 from argosy.core.errors import ArgosyError
 from argosy.gateway.attempt import Attempt
@@ -16,6 +17,7 @@ from argosy.gateway.call import Call
 from argosy.gateway.dispatch import Dispatcher, check_refusal
 from argosy.gateway.transport import Answer, ReplicaFailure
 from argosy.gateway.usage import EventFilter, usage_of
+from argosy.observe.tracing import NO_SPAN, current_span
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +55,9 @@ class Shadows:
         attempt = self._dispatcher.shadow_attempt(call, shadow.revision)
         if attempt is not None:
             self.in_flight += 1
-            self._group.create_task(self._copy(attempt))
+            apart = copy_context()
+            apart.run(current_span.set, NO_SPAN)  # the span is of the client's request, and ends with it
+            self._group.create_task(self._copy(attempt), context=apart)
 
     async def _copy(self, attempt: Attempt) -> None:
         is_late = False
