@@ -190,3 +190,24 @@ async def test_idle_connections_elsewhere_are_closed(connections, replicas) -> N
     await body_of(connections, b)
     await body_of(connections, a)
     assert (a.num_connections, b.num_connections) == (2, 1)
+
+
+async def test_f03_a_replica_that_is_gone_after_it_took_our_bytes_may_have_died_of_them(connections, replicas) -> None:
+    (a,) = await replicas("a")
+    await body_of(connections, a)
+
+    async def die(replica, reader, writer) -> None:
+        await replica.stop()
+
+    a.script.append(die)
+    with pytest.raises(ReplicaFailure) as failed:
+        await body_of(connections, a)
+    assert failed.value.may_have_started
+
+
+async def test_f15_a_replica_that_changes_the_protocol_is_no_http_server(connections, replicas) -> None:
+    (a,) = await replicas("a")
+    a.default = raw(b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\nhello")
+    with pytest.raises(ReplicaFailure) as failed:
+        await body_of(connections, a)
+    assert failed.value.kind is FailureKind.INVALID

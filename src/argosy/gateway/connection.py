@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
         self._heard_at = self._loop.time()
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self.fail(FailureKind.INVALID, f"the replica does not answer in HTTP/1.1 ({exc})")
             return
         if self._answer is not None and not self._answer.has_head:

@@ -6,7 +6,8 @@
 Abort     Closing an answer early closes its connection at once; the replica hears it and frees the slot (F-06).
 Staleness A kept-alive connection may have been closed by the replica as we wrote. If it ends within a moment and
           without a single byte, the question goes out again on a new connection, to the same replica: nothing was
-          begun. Later, or after a byte, it is a failure, and `dispatch.py` decides.
+          begun. Later, or after a byte, or if nobody listens there any more, it is a failure, and `dispatch.py`
+          decides.
 Bounds    A connection in `connect_seconds`, and `MAX_IDLE` idle ones per replica, each for less time than a replica
           keeps it.
 
@@ -53,7 +54,14 @@ class ReplicaConnections:
             except ReplicaFailure:
                 if not kept.was_stale:
                     raise
-        return await self._send(await self._connect(address), raw, question)
+        try:
+            connection = await self._connect(address)
+        except ReplicaFailure as failure:
+            if kept is None:
+                raise
+            # It took our bytes, and is gone: it may have died of them. To look on for free would kill one by one.
+            raise ReplicaFailure(FailureKind.RESET, f"the replica is gone: {failure.message}") from failure
+        return await self._send(connection, raw, question)
 
     def give_up(self, address: str, reason: str) -> None:
         """Fail what has no byte of an answer yet."""
