@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,3 +224,17 @@ async def test_f08_a_prefixs_holder_that_fails_does_not_keep_its_callers() -> No
     transport.failing = {holder}
     assert {tuple((await one(dispatcher, service)).endings) for _ in range(10)} == {("200",)}
     assert 1 < transport.asked.count(holder) <= 4
+
+
+@pytest.mark.anyio
+async def test_who_asks_for_one_revision_does_not_wait_behind_those_for_others() -> None:
+    service, transport = service_of(1), FakeReplicas([])
+    service.endpoints["r0"].is_reachable = False
+    dispatcher = Dispatcher(transport, lambda: 1.0, lambda: 0.0)
+    held = asyncio.ensure_future(one(dispatcher, service))
+    await eventually(lambda: len(service.line) == 1)
+    service.endpoints["r0"].heard(None, 1.0)
+    client = Client()
+    await dispatcher.run(msgspec.structs.replace(call_of(service), revision="v1"), client)
+    assert client.endings == ["200"]
+    assert (await held).endings == ["200"]

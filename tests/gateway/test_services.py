@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 from scripted import eventually, route
 
 from argosy.core.errors import InvalidRequest, ModelNotFound, Overloaded, Unavailable
 from argosy.core.inference_service import CachePolicy, GatewayPolicy
 from argosy.core.routing import Endpoint, RouteTable, ServiceRoute
+from argosy.core.scaling import Slo
 from argosy.gateway.hold import HoldLine
 from argosy.gateway.services import Services
 
@@ -180,3 +182,53 @@ async def test_who_leaves_just_as_its_turn_comes_takes_no_room_along() -> None:
     waiters.tasks[0].cancel()
     await asyncio.wait(waiters.tasks)
     assert waiters.line.num_admitted == 0
+
+
+def test_d32_a_service_made_anew_under_its_old_name_does_not_give_the_old_ones_answers() -> None:
+    first = msgspec.structs.replace(route(endpoint("a"), cache=CachePolicy()), created=1)
+    services = services_of(first)
+    kept = services.find("chat").cache
+    services.update(table(2, msgspec.structs.replace(first, slo=Slo(ttft_seconds=9.0))), 0.0)
+    assert services.find("chat").cache is kept
+    services.update(table(3, msgspec.structs.replace(first, created=2)), 0.0)  # its deletion was never seen
+    renewed = services.find("chat").cache
+    assert renewed is not None
+    assert renewed is not kept
+    gone = services.find("chat")
+    services.update(table(4), 0.0)
+    assert gone.cache is None
+
+
+@pytest.mark.anyio
+async def test_f14_only_the_first_in_line_wakes_and_those_without_weight_do_not_move_it() -> None:
+    wakes: list[int] = []
+    services = Services(lambda: wakes.append(1))
+    split = route(endpoint("a"), endpoint("b", revision="v2"))
+    weights = {"v1": 100, "v2": 0}
+    services.update(
+        table(
+            1,
+            msgspec.structs.replace(
+                split,
+                revisions=tuple(
+                    msgspec.structs.replace(each, weight=weights[each.revision]) for each in split.revisions
+                ),
+            ),
+        ),
+        0.0,
+    )
+    service = services.find("chat")
+    service.endpoints["a"].is_reachable = False
+    waiting = asyncio.ensure_future(service.line.wait(GatewayPolicy(), 0.0))
+    await asyncio.sleep(0)
+    services.tick(0.0)
+    await asyncio.sleep(0)
+    assert (len(service.line), not waiting.done(), wakes) == (1, True, [1])
+    service.endpoints["a"].is_reachable = True
+    services.tick(0.0)
+    await waiting
+    again = asyncio.ensure_future(service.line.wait(GatewayPolicy(), 1.0))
+    await asyncio.sleep(0)
+    assert (len(service.line), wakes) == (1, [1])
+    again.cancel()
+    await asyncio.wait([again])

@@ -168,7 +168,7 @@ class Dispatcher:
         service = call.service
         while True:
             now = self._clock()
-            is_next = not service.line or search.held_since is not None
+            is_next = not service.line or search.held_since is not None or bool(call.revision)
             state = self._choose(call, search, now) if is_next else None
             if state is not None:
                 return self._opened(call, state, now)

@@ -47,7 +47,7 @@ class HoldLine:
             self._line.appendleft(turn)
         else:
             self._line.append(turn)
-        if len(self._line) == 1:
+        if len(self._line) == 1 and not waited_seconds:
             self._wake()
         try:
             async with asyncio.timeout(max(0.0, policy.hold_seconds - waited_seconds)):

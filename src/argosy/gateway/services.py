@@ -46,7 +46,8 @@ class ServiceState:
         """Follow a new route: replicas that stay keep what is known of them."""
         known = self.endpoints
         policy = route.policy.cache
-        if policy is None or self.cache is None or policy != self.route.policy.cache:
+        is_another = route.created != self.route.created  # of the same name: its revisions' names begin anew, too
+        if policy is None or self.cache is None or policy != self.route.policy.cache or is_another:
             self.cache = None if policy is None else ResponseCache(policy)
         self.route = route
         self.endpoints = {}
@@ -85,7 +86,10 @@ class ServiceState:
         """Let those in line forward as far as there is room; send them away if there is no hope."""
         if not self.line:
             return
-        usable = [state for state in self.endpoints.values() if state.is_usable(now)]
+        weighted = {each.revision for each in self.route.revisions if each.weight > 0}
+        usable = [
+            state for state in self.endpoints.values() if state.endpoint.revision in weighted and state.is_usable(now)
+        ]
         if usable:
             self.line.admit(sum(max(0, state.room) for state in usable))
         elif self.route.failure and not self.endpoints:
@@ -172,6 +176,7 @@ class Services:
     def _leave(self, gone: ServiceState) -> None:
         """A service was deleted. Should its name come back, its counts go on: in a report they only ever grow."""
         gone.update(msgspec.structs.replace(gone.route, revisions=()))
+        gone.cache = None
         gone.line.dismiss(ModelNotFound(f"the service {gone.name!r} was deleted", param="model"))
         self._gone[gone.name] = gone
         if len(self._gone) > _MAX_GONE:
