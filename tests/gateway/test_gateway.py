@@ -639,3 +639,59 @@ async def test_d24_a_second_answer_from_a_replica_reaches_nobody(live, replicas)
         await gateway.publish(route(a.endpoint()))
         assert (await gateway.chat()).json()["who"] == "first"
         assert (await gateway.chat()).json() == ANSWER
+
+
+async def test_f01_routes_that_come_during_a_drain_do_not_open_the_door_again(live, replicas) -> None:
+    (a,) = await replicas("a")
+    async with live() as gateway:
+        await gateway.publish(route(a.endpoint()))
+        lifecycle = gateway.gateway.lifecycle
+        lifecycle.drain()
+        dead = asyncio.ensure_future(lifecycle.wait_dead())  # as a drain waits
+        await asyncio.sleep(0)
+        await gateway.publish(route(a.endpoint(), max_held=7))
+        refused, probe = await gateway.chat(), await gateway.client.get("/readyz")
+        dead.cancel()
+        await asyncio.wait([dead])
+    assert (refused.status_code, probe.status_code) == (503, 503)
+
+
+async def test_f01_an_abort_passes_over_what_its_deadline_is_ending(live, replicas) -> None:
+    (a,) = await replicas("a")
+    a.default = flood
+    async with live() as gateway:
+        await gateway.publish(route(a.endpoint(), deadline_seconds=0.3))
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port, limit=1024)
+        writer.write(post(b'{"model":"chat","stream":true}'))
+        counters = gateway.service().counters("v1")
+        await eventually(lambda: counters.errors == 1)
+        gateway.gateway.abort_all(BackendError("the gateway is stopping"))
+        writer.transport.abort()
+        await eventually(lambda: gateway.gateway.lifecycle.in_flight == 0)
+
+
+async def test_the_model_without_a_name_is_the_only_one_there_is(live, replicas) -> None:
+    async with live() as gateway:
+        await gateway.publish(route(service="chat"))
+        only = await gateway.client.get("/v1/models/")
+        await gateway.publish(route(service="chat"), route(service="code"))
+        several = await gateway.client.get("/v1/models/")
+    assert (only.status_code, only.json()["id"]) == (200, "chat")
+    assert several.status_code == 400
+
+
+async def test_a_browser_gets_the_chat_page_and_is_asked_for_the_key(live, replicas) -> None:
+    async with live() as gateway:
+        got = await gateway.client.get("/")
+        script = await gateway.client.get("/assets/app.js")
+    assert (got.status_code, got.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in got.headers["content-security-policy"]
+    assert script.status_code == 200
+    async with live(api_keys=("sesame-open",)) as gateway:
+        refused = await gateway.client.get("/")
+        entered = await gateway.client.get("/", auth=("anyone", "sesame-open"))
+        api = await gateway.client.get("/v1/models")
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"].startswith("Basic ")
+    assert entered.text == got.text
+    assert api.headers["www-authenticate"] == "Bearer"

@@ -30,7 +30,7 @@ from argosy.observe.tracing import open_tracing
 from argosy.observe.traffic_cells import write_report
 from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
-from argosy.web.lifecycle import Lifecycle
+from argosy.web.lifecycle import Lifecycle, Phase
 from argosy.web.operations import Operations
 from argosy.web.pages import chat_page
 from argosy.web.paths import Paths
@@ -114,7 +114,7 @@ class Gateway:
                         if self.services.update(table, self._clock()):
                             self.polls.follow()
                             self._transport.keep_only(self.services.addresses())
-                        if not self.lifecycle.changed.is_set():
+                        if self.lifecycle.phase is Phase.STARTING:
                             self.lifecycle.ready()
             except (ArgosyError, OSError) as error:
                 logger.warning("control plane is away, the last routes stay", extra={"error": str(error)})

@@ -247,6 +247,7 @@ class Relay(Response):
 
         A whole answer that is cut has no place for words: the connection is closed before its announced end.
         """
+        self._limit = None  # the end has begun: `stop` has nothing left to end
         if not sink.is_stream:
             raise error
         await sink.end(error_event(error, path))

@@ -126,7 +126,6 @@ class Edge:
         state["request_id"] = exchange.request_id
         state["principal"] = access.billed_to(head, principal, settings.door)
         state["caller"] = principal
-        state["caller"] = principal
         scope["app"] = self
         return None
 
