@@ -168,3 +168,14 @@ async def test_a_new_revision_begins_with_an_empty_cache(live, replicas) -> None
         await gateway.chat(temperature=0)
         await gateway.publish(route(a.endpoint("v2"), **CACHED))
         assert (await gateway.chat(temperature=0)).headers["x-cache"] == "miss"
+
+
+@pytest.mark.parametrize("asked", [10**18, 10**30, 10**400], ids=["64 bit", "no float", "no number"])
+async def test_d33_a_number_beyond_all_answers_costs_what_was_used_and_no_more(live, replicas, tmp_path, asked) -> None:
+    (a,) = await replicas("a")
+    async with live(api_keys_file=key_file(tmp_path, tokens_per_minute=1000)) as gateway:
+        await gateway.publish(route(a.endpoint()))
+        assert (await ask(gateway, "ann", max_tokens=asked)).status_code == 200
+        got = await ask(gateway, "ann", max_tokens=1)
+    assert got.status_code == 200
+    assert int(got.headers["x-ratelimit-remaining-tokens"]) > 900

@@ -78,3 +78,10 @@ def test_the_usage_of_a_whole_answer(body, usage) -> None:
 def test_f15_what_is_no_answer(body) -> None:
     with pytest.raises(ReplicaFailure):
         usage_of(body)
+
+
+@pytest.mark.parametrize("text", [b"{", b'{"prompt_tokens":' + b"[" * 100_000, b'{"x":"\xff"}', b'{"\xff":1}'])
+def test_f15_a_usage_that_cannot_be_read_is_none(text) -> None:
+    events = EventFilter()
+    assert events.feed(b": usage " + text + b"\n\n") == b""
+    assert events.usage in (None, Usage())

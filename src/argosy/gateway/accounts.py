@@ -18,6 +18,8 @@ from argosy.observe.metrics import Metrics
 
 # What an answer is expected to take if the request does not say.
 EXPECTED_TOKENS = 256
+# A number beyond this is no estimate, and beside it a bucket's level would lose its digits.
+MOST_TOKENS = 10**9
 BODY_BYTES_PER_TOKEN = 4  # all of a body counts: prompts, tools, what a replica may make tokens of
 
 
@@ -33,7 +35,7 @@ class Accounts:
         """Take what the request is expected to use. Raises: Overloaded if its key has no more."""
         longest = call.prefix.max_tokens
         each = EXPECTED_TOKENS if longest is None else max(0, longest)
-        expected = len(call.body) // BODY_BYTES_PER_TOKEN + call.prefix.num_answers * each
+        expected = min(len(call.body) // BODY_BYTES_PER_TOKEN + call.prefix.num_answers * each, MOST_TOKENS)
         self._quotas.admit(call.caller.principal, expected, self._clock())
         return Account(self, call, expected)
 

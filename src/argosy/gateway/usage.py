@@ -103,5 +103,5 @@ class EventFilter:
     def _read(self, text: bytes) -> None:
         try:
             self.usage = _comment_decoder.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self.usage = None
