@@ -73,6 +73,7 @@ class ControlLoop:
         self._due: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._resync_at = -math.inf
+        self._blind_until = -math.inf
         self._wake = asyncio.Event()
 
     async def run(self) -> None:
@@ -100,17 +101,21 @@ class ControlLoop:
     async def look(self) -> None:
         """One pass. Raises: nothing but cancellation; what fails is told and tried again."""
         now = self.clock()
-        if not await self._observe(now):
+        if now < self._blind_until or not await self._observe(now):
             return
         self._dirty |= self._ticks.run(now)
         self._dirty |= {name for name, at in self._due.items() if at <= now}
         names = sorted(self._dirty & self.world.services.keys())
         self._dirty.clear()
+        uids = {name: self.world.services[name].metadata.uid for name in names}
         decisions = [(name, decision) for name in names if (decision := await self._decided(name, now)) is not None]
         self._publish()
         for name, decision in decisions:
+            service = self.world.services.get(name)
+            if service is None or service.metadata.uid != uids[name]:
+                continue  # Deleted meanwhile; one of the same name that came since is looked at next.
             began = self.clock()
-            await self._carry_out(name, decision, now)
+            await self._carry_out(service, decision, now)
             self._observer.looked(self.clock() - began, self.clock())
         await self._end_strays()
 
@@ -122,7 +127,10 @@ class ControlLoop:
             took = self.clock() - began
             await asyncio.sleep(min(max(took, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS))
             due = min((self._resync_at, self._ticks.next_due(), *self._due.values()))
-            if self._dirty or due <= self.clock():
+            is_blind = self._blind_until > self.clock()
+            if is_blind:
+                due = self._blind_until
+            if (self._dirty and not is_blind) or due <= self.clock():
                 continue
             try:
                 async with asyncio.timeout(due - self.clock()):
@@ -173,8 +181,9 @@ class ControlLoop:
         try:
             async with asyncio.timeout(self.settings.call_seconds):
                 if now >= self._resync_at:
+                    before = dict(self.world.services)
                     services = await self._store.list(InferenceService)
-                    self.world.take_services(services, await self._store.list(Revision))
+                    self.world.take_services(services, await self._store.list(Revision), before)
                     self._dirty |= self.world.services.keys()
                     for gone in self._due.keys() - self.world.services.keys():
                         self._forget(gone)
@@ -185,7 +194,8 @@ class ControlLoop:
             if trouble != self.world.trouble:
                 _log.warning("what is declared or what runs cannot be read", extra={"error": trouble})
             self.world.trouble = trouble
-            self._resync_at = now + _FIRST_RETRY_SECONDS
+            # Until both were read again nothing is decided: what is not known must not look as if it were gone.
+            self._resync_at, self._blind_until = now, now + _FIRST_RETRY_SECONDS
             return False
         self.world.trouble = ""
         self.world.ledger.forget_silent(now, _GATEWAY_GONE_SECONDS)
@@ -195,9 +205,12 @@ class ControlLoop:
 
     async def _decided(self, name: str, now: float) -> Decision | None:
         """Ask what to do about a service; a new revision is stored at once, because all else hangs on it."""
-        service = self.world.services[name]
+        service = self.world.services.get(name)
+        if service is None:
+            return None  # Deleted while another one was decided.
         refusal = spec_refusal(service, self.world.revisions_of(name))
         if refusal is not None:
+            self._due.pop(name, None)
             status, note = refused_status(service, refusal, now)
             await self._written(service, status, () if status == service.status else (note,), None, now)
             return None
@@ -214,15 +227,15 @@ class ControlLoop:
             note = warning(EventReason.RECONCILE_FAILED, synced_condition(exc).message)
             await self._written(service, service.status, (note,), exc, now)
             return None
+        if name not in self.world.services:
+            return None
         self.world.memories[name] = decision.memory
         self.world.weights[name] = decision.weights
         return decision
 
-    async def _carry_out(self, name: str, decision: Decision, now: float) -> None:
+    async def _carry_out(self, service: InferenceService, decision: Decision, now: float) -> None:
         """Backend, events, status, old revisions. What the backend refuses stands in the status, and is tried again."""
-        service = self.world.services.get(name)
-        if service is None:
-            return
+        name = service.metadata.name
         notes, error = decision.notes, await self._backend_refusal(name, decision)
         if error is not None:
             notes = (*notes, warning(EventReason.RECONCILE_FAILED, synced_condition(error).message))

@@ -122,6 +122,8 @@ class TrafficLedger:
             for name, traffic in view.services.items():
                 if name in before.services:  # Else a baseline, too: it may have been known to the gateway before.
                     self._add(name, before.services[name], traffic, now)
+        for name in view.services.keys() & self._snapshots.keys():
+            self.snapshot(name, now)  # Also while the loop has nothing to look at: `recent` is to mean seconds.
         return frozenset(name for name, traffic in view.services.items() if traffic.held > 0)
 
     def totals(self, service: str) -> ServiceTotals:

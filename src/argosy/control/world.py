@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from argosy.control.desired import first_decision, held_history
 from argosy.control.memory import ServiceMemory
@@ -64,9 +64,22 @@ class World:
             is_stale=self.ledger.is_stale(now),
         )
 
-    def take_services(self, services: Iterable[InferenceService], revisions: Iterable[Revision]) -> None:
-        """All there are in the store; the others are forgotten."""
+    def take_services(
+        self,
+        services: Iterable[InferenceService],
+        revisions: Iterable[Revision],
+        before: Mapping[str, InferenceService] | None = None,
+    ) -> None:
+        """All there are in the store; the others are forgotten.
+
+        before: what was known when the store was asked. What the watch told since is newer than the answer and stays.
+        """
         found = {each.metadata.name: each for each in services}
+        for name, known in self.services.items():
+            if before is not None and known is not before.get(name) and _is_newer(known, found.get(name)):
+                found[name] = known
+        for name in (before or {}).keys() - self.services.keys():
+            found.pop(name, None)
         for name in self.services.keys() - found.keys():
             self.forget(name)
         self.services = found
@@ -91,3 +104,7 @@ class World:
         for kept in (self.services, self.memories, self.weights):
             kept.pop(service, None)
         self.ledger.forget_service(service)
+
+
+def _is_newer(known: InferenceService, listed: InferenceService | None) -> bool:
+    return listed is None or known.metadata.resource_version > listed.metadata.resource_version

@@ -35,7 +35,10 @@ class Launcher:
         """The record of the replica's next start: new token, own or free port, next number. Raises: BackendError."""
         port = record.workload.port or free_port(taken_ports)
         program = standby_program(record.workload)
-        standby = self.standby.take(program) if program is not None else None
+        # One chosen for a start that came to nothing is still there: the record could not be written, say.
+        standby = self._chosen.pop(record.token, None)
+        if standby is None and program is not None:
+            standby = self.standby.take(program)
         if standby is None:
             token, process = self._token(record.name), None
         else:

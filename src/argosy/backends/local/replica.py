@@ -276,7 +276,7 @@ class Replica:
         await self._rest(reason, message, ready_seconds)
 
     def _last_words(self) -> str:
-        """The last line it wrote, as part of a sentence. Only of one that ended by itself: a signal says all there is."""
+        """The last line it wrote, as part of a sentence. Not of one ended by a signal: that says it all."""
         last = next((line.strip() for line in reversed(self._place.tail(self.record)) if line.strip()), "")
         return f"; its last words: {last[:_LAST_WORDS_CHARS]}" if last else ""
 
