@@ -1,9 +1,9 @@
 """Replicas, gateway and control plane are killed at random moments under load. What is left must be right.
 
 One service with two replicas, requests at a steady rate, and every few seconds something is ended with SIGKILL, or a
-replica is stopped with SIGSTOP; sometimes two at once. The control plane is started again as a supervisor would.
-Checked: every request has exactly one ending (`endings.py`); everything comes back; at no time two processes are one
-replica; in the end what runs is what is declared; and after ^C no process is left and no port is open.
+replica or the gateway is stopped with SIGSTOP; sometimes two at once. The control plane is started again as a
+supervisor would. Checked: every request has exactly one ending (`endings.py`); everything comes back; at no time two
+processes are one replica; in the end what runs is what is declared; and after ^C no process is left and no port open.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _LOOK_SECONDS = 0.05
 _WATCH_SECONDS = 0.25
 # Killed again and again, a replica's next start is put off by up to a minute.
 _MAX_RECOVERY_SECONDS = 120.0
-_FAULTS = ("replica killed", "replica stopped", "gateway killed", "control plane killed")
+_FAULTS = ("replica killed", "replica stopped", "gateway killed", "gateway stopped", "control plane killed")
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class Chaos:
             self._running.server.kill()
             await asyncio.to_thread(self._running.server.start)
             return None
-        is_gateway = fault == "gateway killed"
+        is_gateway = fault.startswith("gateway")
         candidates = [each for each in await self._leaders() if _name(each).startswith("gateway-") == is_gateway]
         if not candidates:
             return None
@@ -107,7 +107,7 @@ class Chaos:
         if is_gateway:
             self._load.outages.begin()
         with suppress(ProcessLookupError):
-            os.kill(victim.identity.pid, signal.SIGSTOP if fault == "replica stopped" else signal.SIGKILL)
+            os.kill(victim.identity.pid, signal.SIGSTOP if fault.endswith("stopped") else signal.SIGKILL)
         return victim
 
     async def _recovered(self, victims: list[TokenBearer]) -> None:
