@@ -273,6 +273,19 @@ async def test_logs_of_several_replicas_are_told_apart(tmp_path) -> None:
         assert "has no replica of v9 now" in absent.json()["error"]["message"]
 
 
+async def test_logs_begin_with_those_of_the_replica_that_failed(tmp_path) -> None:
+    async with live_control(tmp_path) as control, control.http() as http:
+        two = {**CHAT, "spec": {**CHAT["spec"], "scaling": {"min_replicas": 2, "max_replicas": 2}}}
+        await http.put(ONE, json=two)
+        await ready(control)
+        (status,) = await control.backend.list()
+        last = status.replicas[-1].name
+        control.backend.crash(status.name, last)
+        await control.until(lambda: any(each.status.restarts for each in control.loop.outlook.replicas("chat")))
+        lines = (await http.get(f"{ONE}/logs")).text.splitlines()
+        assert lines[0].startswith(f"{last} | ")
+
+
 async def test_of_gateways_only_so_many_may_report(tmp_path) -> None:
     async with live_control(tmp_path) as control, control.http() as http:
         for number in range(64):

@@ -30,7 +30,7 @@ from argosy.core.errors import (
 )
 from argosy.core.inference_service import InferenceService, InferenceServiceSpec, RevisionTemplate, ServicePhase
 from argosy.core.load_report import GatewayReport, ServiceTraffic
-from argosy.core.metadata import Metadata
+from argosy.core.metadata import Event, Metadata
 from argosy.core.scaling import ScalingPolicy
 from argosy.core.state_dir import ControlAddress, StateDir
 
@@ -249,6 +249,15 @@ async def test_a_gateway_hears_of_routes_and_is_heard(tmp_path) -> None:
         await client.send_report("g1", GatewayReport(epoch="e", services=(ServiceTraffic(service="chat", held=3),)))
         assert (await client.top()).services[0].num_requests_held == 3
         assert [*control.loop.world.ledger.reports(control.loop.clock())] == ["g1"]
+
+
+async def test_words_with_line_separators_of_unicode_do_not_break_a_stream(tmp_path) -> None:
+    async with connected(tmp_path) as (control, client):
+        words = "one\u2028two\u0085three"
+        event = Event(metadata=Metadata(name="chat-1"), service="chat", subject="chat", reason="Told", message=words)
+        await control.store.put(event)
+        async with aclosing(client.watch_events()) as changes:
+            assert (await anext(changes)).resource.message == words
 
 
 async def test_logs_are_followed_until_one_has_enough(tmp_path) -> None:

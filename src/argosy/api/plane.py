@@ -16,6 +16,7 @@ from argosy.api.differences import differences
 from argosy.api.log_lines import Place, log_lines
 from argosy.api.streams import Streams
 from argosy.control.loop import ControlLoop
+from argosy.control.running import is_failing
 from argosy.control.services import reconcile
 from argosy.control.validation import check_service
 from argosy.core.control_api import EventChange, ServiceChange
@@ -183,13 +184,15 @@ class ControlPlane:
         return tuple(sorted(found, key=lambda each: each.spec.number))
 
     def _places(self, service: str, replica: str | None, revision: str | None) -> list[Place]:
-        """Where the logs of the chosen replicas are."""
-        return [
-            (status.name, each.name)
+        """Where the logs of the chosen replicas are: first those that fail now, then those that failed before."""
+        chosen = [
+            (each, (status.name, each.name))
             for status in self.loop.world.statuses_of(service)
             for each in status.replicas
             if replica in (None, each.name) and revision in (None, status.labels.get(REVISION_LABEL))
         ]
+        chosen.sort(key=lambda row: (not is_failing(row[0]), -row[0].restarts))
+        return [place for _, place in chosen]
 
 
 def _based_on(current: InferenceService | None, declared: InferenceService) -> InferenceService:

@@ -15,7 +15,7 @@ from argosy.client.control_client import ControlClient, open_client
 
 def command(
     name: ServiceName,
-    replica: Annotated[str | None, typer.Option(help="One replica. [the one that failed last, else all]")] = None,
+    replica: Annotated[str | None, typer.Option(help="One replica. [all; those that failed come first]")] = None,
     revision: OfRevision = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
     control: ControlUrl = None,

@@ -127,8 +127,8 @@ class Channel:
         Raises: what the server raised, before or within the stream; BackendError if it falls silent or breaks.
         """
         name = ""
-        async with self._stream(path, query, _SILENCE_SECONDS) as response:
-            async for line in response.aiter_lines():
+        async with self._stream(path, query, _SILENCE_SECONDS) as response, aclosing(_lines_of(response)) as lines:
+            async for line in lines:
                 field, _, value = line.partition(":")
                 if field == "event":
                     name = value.strip()
@@ -176,6 +176,18 @@ class Channel:
             return BackendError(f"no control plane answers at {self.url}: start one with `argosy up`")
         what = str(exc) or type(exc).__name__
         return BackendError(f"the connection to the control plane at {self.url} broke ({what}): try again")
+
+
+async def _lines_of(response: httpx.Response) -> AsyncGenerator[str]:
+    """Lines as server-sent events have them. httpx would also split at U+2028 and U+0085, which JSON may hold."""
+    rest = bytearray()
+    async for chunk in response.aiter_bytes():
+        rest += chunk
+        if b"\n" in chunk:
+            *whole, last = rest.split(b"\n")
+            rest = bytearray(last)
+            for line in whole:
+                yield line.decode(errors="replace").removesuffix("\r")
 
 
 async def ticking(source: AsyncGenerator[T], seconds: float) -> AsyncGenerator[T | None]:
