@@ -71,13 +71,20 @@ def test_d25_a_body_that_is_no_request_has_no_prefix(sent) -> None:
     assert prefix_of(sent) is None
 
 
-def test_d25_a_crowd_of_messages_counts_in_full_and_is_hashed_in_part() -> None:
-    few, many = (
-        prefix_of(body(messages=turns(*["x" * 4096] * 128))),
-        prefix_of(body(messages=turns(*["x" * 4096] * 999))),
-    )
+@pytest.mark.parametrize("counts", [(100, 200), (300, 999)], ids=["messages one by one", "a long body as a whole"])
+def test_d25_a_crowd_of_messages_counts_in_full_and_is_hashed_in_part(counts) -> None:
+    few, many = (prefix_of(body(messages=turns(*["x" * 4096] * count))) for count in counts)
     assert few is not None
     assert many is not None
     assert few.blocks == many.blocks[: len(few.blocks)]
     assert len(many.blocks) == MAX_BLOCKS
-    assert 999 * 4096 < many.prompt_bytes < 999 * 4200
+    assert counts[1] * 4096 < many.prompt_bytes < counts[1] * 4200
+
+
+def test_d25_the_messages_of_a_long_body_are_not_taken_apart() -> None:
+    found = prefix_of(
+        b'{"model":"m","stream":true,"tools":[1],"messages":[' + b"5," * BLOCK_BYTES * MAX_BLOCKS + b"5]}"
+    )
+    assert found is not None  # messages they are not: a replica will say so
+    assert (found.model, found.is_stream, len(found.blocks)) == ("m", True, MAX_BLOCKS)
+    assert prefix_of(body(prompt="x" * 3 * BLOCK_BYTES * MAX_BLOCKS)) is not None

@@ -18,6 +18,8 @@ import msgspec
 BLOCK_BYTES = 256
 MAX_BLOCKS = 2048
 _HASHED_BYTES = MAX_BLOCKS * BLOCK_BYTES
+# Messages of a longer body are not taken apart: a hundred thousand of them would hold up everybody else (D-25).
+_LONG_BYTES = 2 * _HASHED_BYTES
 
 
 class PromptPrefix(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,9 +43,8 @@ class _Message(msgspec.Struct, gc=False):
     content: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class _Body(msgspec.Struct):
+class _Asked(msgspec.Struct):
     model: str = ""
-    messages: tuple[_Message, ...] = ()
     prompt: Any = None
     tools: msgspec.Raw = msgspec.Raw(b"")
     user: Any = None
@@ -53,7 +54,16 @@ class _Body(msgspec.Struct):
     n: Any = None
 
 
+class _Body(_Asked):
+    messages: tuple[_Message, ...] = ()
+
+
+class _LongBody(_Asked):
+    messages: msgspec.Raw = msgspec.Raw(b"")
+
+
 _decoder = msgspec.json.Decoder(_Body)
+_long_decoder = msgspec.json.Decoder(_LongBody)
 
 
 def prefix_of(body: bytes) -> PromptPrefix | None:
@@ -62,7 +72,7 @@ def prefix_of(body: bytes) -> PromptPrefix | None:
     A completion with several prompts counts as its first.
     """
     try:
-        decoded = _decoder.decode(body)
+        decoded = _long_decoder.decode(body) if len(body) > _LONG_BYTES else _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     text, prompt_bytes = _prompt(decoded)
@@ -88,7 +98,7 @@ def block_hashes(text: bytes, *, seed: str) -> tuple[int, ...]:
     return tuple(hashes)
 
 
-def _num_answers(body: _Body) -> int:
+def _num_answers(body: _Asked) -> int:
     each = body.n if type(body.n) is int and body.n > 0 else 1
     return each * (len(body.prompt) if _are_several(body.prompt) else 1)
 
@@ -98,12 +108,14 @@ def _are_several(prompt: Any) -> bool:
     return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], str | list)
 
 
-def _prompt(body: _Body) -> tuple[bytes, int]:
+def _prompt(body: _Body | _LongBody) -> tuple[bytes, int]:
     """The prompt's text as far as blocks are made of it, and how long it is in all.
 
-    Both stop at what matters: a body of a hundred thousand messages must not hold up everybody else's (D-25).
+    The messages of a long body are one text, as they are written: blocks of long prompts match those of long prompts.
     """
-    if not body.messages:
+    if isinstance(body, _LongBody) and (written := bytes(body.messages)):
+        return (bytes(body.tools) + written[:_HASHED_BYTES])[:_HASHED_BYTES], len(body.tools) + len(written)
+    if isinstance(body, _LongBody) or not body.messages:
         text = _plain_prompt(body.prompt)
         return text[:_HASHED_BYTES], len(text)
     parts, length = [bytes(body.tools)], len(body.tools)
