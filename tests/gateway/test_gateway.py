@@ -558,8 +558,10 @@ async def test_f16_the_last_routes_stay_while_the_control_plane_is_away(live, re
         gateway.link.fails = BackendError("nobody there")
         gateway.link.publish(failure=BackendError("nobody there"))
         assert (await gateway.chat()).status_code == 200
+        await eventually(lambda: gateway.gateway.reports.build().routes_stale_seconds > 0)
         gateway.link.fails = None
         await gateway.publish(route(a.endpoint(), service="chat"), route(a.endpoint(), service="code"))
+        assert gateway.gateway.reports.build().routes_stale_seconds == 0
         assert (await gateway.client.get("/v1/models/code")).status_code == 200
 
 

@@ -175,8 +175,13 @@ def test_a_gateways_report_becomes_metrics() -> None:
     shadow = RevisionTraffic(revision="v2", is_shadow=True, requests=2)
     load = ReplicaLoad(replica="chat-v1-aaaaa", revision="v1", in_flight=2, is_ejected=True)
     service = ServiceTraffic(service="chat", arrivals=9, held=5, revisions=(traffic, shadow), replicas=(load,))
-    found = read(report_metrics(GatewayReport(epoch="e", routes_version=3, services=(service,))).decode())
+    found = read(
+        report_metrics(
+            GatewayReport(epoch="e", routes_version=3, routes_stale_seconds=4.0, services=(service,))
+        ).decode()
+    )
     v1 = {("service", "chat"), ("revision", "v1")}
+    assert found["argosy_gateway_routes_stale_seconds", frozenset()] == 4
     assert found["argosy_gateway_arrivals_total", frozenset({("service", "chat")})] == 9
     assert found["argosy_gateway_requests_held", frozenset({("service", "chat")})] == 5
     assert found["argosy_gateway_errors_total", frozenset(v1)] == 1

@@ -102,9 +102,13 @@ class ServiceTraffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewayReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One gateway's whole state. routes_epoch, routes_version: the route table it follows."""
+    """One gateway's whole state. routes_epoch, routes_version: the route table it follows.
+
+    routes_stale_seconds: since it heard the control plane no more; 0 while it does.
+    """
 
     epoch: str
     routes_epoch: str = ""
     routes_version: int = 0
+    routes_stale_seconds: float = 0.0
     services: tuple[ServiceTraffic, ...] = ()

@@ -110,7 +110,7 @@ class Gateway:
             try:
                 async with aclosing(link.routes()) as tables:
                     async for table in tables:
-                        pause_seconds = _FIRST_PAUSE_SECONDS
+                        pause_seconds, self.services.stale_since = _FIRST_PAUSE_SECONDS, None
                         if self.services.update(table, self._clock()):
                             self.polls.follow()
                             self._transport.keep_only(self.services.addresses())
@@ -118,5 +118,7 @@ class Gateway:
                             self.lifecycle.ready()
             except (ArgosyError, OSError) as error:
                 logger.warning("control plane is away, the last routes stay", extra={"error": str(error)})
+            if self.services.stale_since is None:
+                self.services.stale_since = self._clock()
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)

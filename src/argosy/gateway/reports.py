@@ -38,11 +38,12 @@ class Reports:
 
     def build(self) -> GatewayReport:
         """Everything, now."""
-        now, table = self._clock(), self._services.table
+        now, table, stale_since = self._clock(), self._services.table, self._services.stale_since
         return GatewayReport(
             epoch=self.epoch,
             routes_epoch=table.epoch,
             routes_version=table.version,
+            routes_stale_seconds=0.0 if stale_since is None else max(0.0, now - stale_since),
             services=tuple(service.report(now) for service in self._services),
         )
 

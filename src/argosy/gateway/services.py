@@ -110,7 +110,10 @@ class ServiceState:
 
 
 class Services:
-    """All services by every name a client may write. version: of the table that is followed."""
+    """All services by every name a client may write.
+
+    table: the one that is followed. stale_since: when the control plane went away; None while it is there.
+    """
 
     def __init__(self, wake: Callable[[], None]) -> None:
         """wake: called when a request is held and nobody was before."""
@@ -119,6 +122,7 @@ class Services:
         self._names: dict[str, ServiceState] = {}
         self._gone: OrderedDict[str, ServiceState] = OrderedDict()
         self.table = RouteTable()
+        self.stale_since: float | None = None
 
     def __iter__(self) -> Iterator[ServiceState]:
         return iter([*self._services.values()])

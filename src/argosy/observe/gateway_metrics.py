@@ -51,6 +51,12 @@ GATEWAY_METRICS: tuple[Metric, ...] = (
     gauge("argosy_gateway_replica_requests_in_flight", "requests", "Requests open at a replica now.", _REPLICA),
     gauge("argosy_gateway_replica_ejected", "0 or 1", "Whether a replica is out of rotation for failing.", _REPLICA),
     gauge("argosy_gateway_routes_version", "versions", "The route table this gateway follows.", ()),
+    gauge(
+        "argosy_gateway_routes_stale_seconds",
+        "seconds",
+        "Since this gateway lost the control plane and serves by its last route table; 0 while it follows.",
+        (),
+    ),
     counter("argosy_gateway_key_requests", "requests", "Requests of a key, by its name.", ("key", "service")),
     counter(
         "argosy_gateway_key_tokens",

@@ -21,6 +21,7 @@ def write_report(metrics: Metrics, report: GatewayReport) -> None:
         if row.name not in _COUNTED_ELSEWHERE:
             metrics.clear(row.name)
     metrics.gauge("argosy_gateway_routes_version").set(report.routes_version)
+    metrics.gauge("argosy_gateway_routes_stale_seconds").set(report.routes_stale_seconds)
     for service in report.services:
         _write_service(metrics, service)
 
