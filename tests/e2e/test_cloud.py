@@ -136,14 +136,16 @@ async def test_f12_f23_a_second_one_and_a_taken_port_are_refused_in_one_line(
         assert code == 2
         assert f"(process {first.pid}) uses {state.root} already" in said
         taken = address_of(state)
-        for flags in (
-            ("--port", taken.gateway_url.rpartition(":")[2], "--control-port", "0"),
-            ("--port", "0", "--control-port", taken.url.rpartition(":")[2]),
+        for flag, other, url in (
+            ("--port", "--control-port", taken.gateway_url),
+            ("--control-port", "--port", taken.url),
         ):
-            code, said = await said_by("--state", str(tmp_path / "other"), *flags)
+            port = url.rpartition(":")[2]
+            code, said = await said_by("--state", str(tmp_path / "other"), flag, port, other, "0")
             assert code == 2
             assert len([line for line in said.splitlines() if line.startswith("error:")]) == 1, said
-            assert "is taken" in said or "in use" in said
+            assert "Address already in use" in said
+            assert f"choose another with {flag} {int(port) + 1}" in said
             assert "Traceback" not in said
             assert relatives(StateDir(tmp_path / "other")) == set()
         first.send_signal(signal.SIGTERM)

@@ -53,8 +53,8 @@ def run_control(spec: ControlSpec) -> int:
     return run_with(spec, _alone)
 
 
-def run_with(spec: ControlSpec, companion: Companion) -> int:
-    """Run the control plane and what `companion` starts on its backend."""
+def run_with(spec: ControlSpec, companion: Companion, *, port_flag: str = "--port") -> int:
+    """Run the control plane and what `companion` starts on its backend. port_flag: what the command calls its port."""
     state = StateDir(spec.state) if spec.state is not None else default_state_dir()
     check_web_spec(spec)
     start_logging(spec)
@@ -65,7 +65,7 @@ def run_with(spec: ControlSpec, companion: Companion) -> int:
     keys_file = spec.api_keys_file or state.admin_keys_file
     spec = msgspec.structs.replace(spec, api_keys_file=keys_file, api_keys=(*spec.api_keys, key))
     with held(state):
-        bound = bind(spec)
+        bound = bind(spec, port_flag=port_flag)
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 return runner.run(_Life(spec, state, bound).run(companion))

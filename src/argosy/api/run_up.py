@@ -36,7 +36,7 @@ def run_up(spec: UpSpec) -> int:
     check_web_spec(spec.gateway)
     control = msgspec.structs.replace(spec.control, stop_replicas=not spec.keep_replicas)
     state = StateDir(control.state) if control.state is not None else default_state_dir()
-    return run_with(control, _gateway(spec.gateway, state, keep=spec.keep_replicas))
+    return run_with(control, _gateway(spec.gateway, state, keep=spec.keep_replicas), port_flag="--control-port")
 
 
 def gateway_workload(spec: GatewaySpec, config: Path) -> Workload:

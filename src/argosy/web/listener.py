@@ -18,10 +18,10 @@ from argosy.web.http_protocol import GuardedProtocol, GuardedState
 _BACKLOG = 2048
 
 
-def bind(spec: WebSpec) -> socket.socket:
+def bind(spec: WebSpec, *, port_flag: str = "--port") -> socket.socket:
     """The socket of the spec, bound but not listening, so that a taken port is known at once (F-23).
 
-    Raises: SpecError saying what to do.
+    port_flag: what the command calls the port. Raises: SpecError saying what to do.
     """
     if spec.uds is not None:
         return _bind_unix(spec)
@@ -39,7 +39,7 @@ def bind(spec: WebSpec) -> socket.socket:
         bound.close()
         raise SpecError(
             f"cannot listen on {spec.host} port {spec.port} ({exc.strerror}): stop what uses it, "
-            f"or choose another with --port {spec.port + 1}"
+            f"or choose another with {port_flag} {spec.port + 1}"
         ) from exc
     bound.setblocking(False)
     return bound
