@@ -86,6 +86,9 @@ class Gateway:
         )
         self.arrivals[service] = self.arrivals.get(service, 0) + count
 
+    def generation_tokens(self, service: str) -> int:
+        return sum(row.generation_tokens for (name, _), row in self.revisions.items() if name == service)
+
     def report(self, services: Iterable[str]) -> GatewayReport:
         return GatewayReport(
             epoch=self.epoch,
@@ -165,6 +168,7 @@ class Stage:
                         phase="ready",
                         num_requests_running=running // len(ready) + (index < running % len(ready)),
                         max_num_seqs=8,
+                        generation_tokens=self.gateway.generation_tokens(name) // len(ready),
                     ),
                 )
                 for index, each in enumerate(ready)

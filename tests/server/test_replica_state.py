@@ -190,3 +190,11 @@ async def test_a_gateway_learns_the_usage_from_a_comment(live: Any, path: str) -
     assert (usage["completion_tokens"], usage["cached_tokens"]) == (7, 0)
     assert usage["prompt_tokens"] >= 5
     assert ": usage" not in plain.text
+
+
+async def test_it_counts_the_tokens_it_generated(caching: Any) -> None:
+    async with caching() as (_, client):
+        assert (await _report(client)).generation_tokens == 0
+        await _ask(client, _body("hello", max_tokens=3))
+        await _ask(client, _body("hello", max_tokens=2))
+        assert (await _report(client)).generation_tokens == 5

@@ -9,7 +9,7 @@ from contextlib import aclosing
 
 from argosy.control.explain import Evidence, failing_replica, why
 from argosy.control.settings import ControlSettings
-from argosy.control.views import replica_views, service_load, token_rates, with_use
+from argosy.control.views import replica_views, service_load, with_use
 from argosy.control.world import World
 from argosy.core.errors import ArgosyError
 from argosy.core.inference_service import InferenceService
@@ -42,7 +42,7 @@ class Outlook:
                 name,
                 world.statuses_of(name),
                 world.ledger.gauges(name, now),
-                token_rates(*world.ledger.recent(name, now)),
+                lambda replica: world.ledger.token_rates.rate(replica, now),
             )
         )
 

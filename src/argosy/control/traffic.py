@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from argosy.control.token_rates import TokenRates
 from argosy.core.load_report import LATENCY_BOUNDS_SECONDS, GatewayReport, ReplicaLoad, RevisionTraffic, ServiceTraffic
 
 _BUCKETS = len(LATENCY_BOUNDS_SECONDS) + 1
@@ -109,6 +110,7 @@ class TrafficLedger:
         self._totals: dict[str, ServiceTotals] = {}
         self._snapshots: dict[str, deque[tuple[float, ServiceTotals]]] = {}
         self._doubtful_at = -math.inf
+        self.token_rates = TokenRates()
 
     def record(self, gateway: str, report: GatewayReport, now: float) -> frozenset[str]:
         """Take a report; the names of the services for which requests are held at that gateway."""
@@ -122,6 +124,8 @@ class TrafficLedger:
             for name, traffic in view.services.items():
                 if name in before.services:  # Else a baseline, too: it may have been known to the gateway before.
                     self._add(name, before.services[name], traffic, now)
+        for traffic in report.services:
+            self.token_rates.record(traffic.replicas, now)
         for name in view.services.keys() & self._snapshots.keys():
             self.snapshot(name, now)  # Also while the loop has nothing to look at: `recent` is to mean seconds.
         return frozenset(name for name, traffic in view.services.items() if traffic.held > 0)
@@ -174,6 +178,7 @@ class TrafficLedger:
 
     def forget_silent(self, now: float, after_seconds: float) -> tuple[str, ...]:
         """Drop gateways that have been silent for so long that they are gone; their names."""
+        self.token_rates.forget_silent(now)
         gone = tuple(name for name, view in self._gateways.items() if now - view.at > after_seconds)
         for name in gone:
             del self._gateways[name]

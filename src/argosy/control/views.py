@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -15,16 +15,12 @@ from argosy.core.workload import REVISION_LABEL, ReplicaStatus, ReplicaUse, Work
 
 
 def replica_views(
-    service: str, statuses: Iterable[WorkloadStatus], gauges: ServiceGauges, token_rates: Mapping[str, float]
+    service: str, statuses: Iterable[WorkloadStatus], gauges: ServiceGauges, token_rate: Callable[[str], float | None]
 ) -> tuple[ReplicaView, ...]:
-    """Every replica of a service with its load. token_rates: tokens per second by revision.
-
-    Gateways count tokens by revision, so a replica's rate is known if it is the only one that answers.
-    """
+    """Every replica of a service with its load. token_rate: tokens per second of a replica; None = not known."""
     views = []
     for status in sorted(statuses, key=lambda each: each.name):
         revision = status.labels.get(REVISION_LABEL, "")
-        alone = status.ready()[0].name if len(status.ready()) == 1 else None
         for replica in status.replicas:
             load = gauges.replicas.get(replica.name)
             report = load.report if load is not None else None
@@ -36,7 +32,7 @@ def replica_views(
                     num_requests_running=report.num_requests_running if report else None,
                     num_requests_waiting=report.num_requests_waiting if report else None,
                     kv_cache_usage_ratio=report.kv_cache_usage_ratio if report else None,
-                    generation_tokens_per_second=token_rates.get(revision) if replica.name == alone else None,
+                    generation_tokens_per_second=token_rate(replica.name),
                     is_ejected=load.is_ejected if load is not None else False,
                 )
             )
@@ -84,13 +80,6 @@ def service_load(
         weight=100,
         by_revision=tuple(rows),
     )
-
-
-def token_rates(seconds: float, recent: ServiceTotals) -> dict[str, float]:
-    """Generated tokens per second, by revision."""
-    if seconds <= 0:
-        return {}
-    return {name: window.generation_tokens / seconds for name, window in recent.revisions.items()}
 
 
 def _row(

@@ -33,7 +33,10 @@ class PrefixChanges(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
-    """GET /replica/state?since=N. phase: starting, ready, draining or dead. start_seconds: the parts of its start."""
+    """GET /replica/state?since=N. phase: starting, ready, draining or dead. start_seconds: the parts of its start.
+
+    generation_tokens: generated since the process began.
+    """
 
     epoch: str
     phase: str
@@ -43,6 +46,7 @@ class ReplicaReport(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_usage_ratio: float = 0.0
     max_num_seqs: int = 0
     kv_cache_tokens: int = 0
+    generation_tokens: int = 0
     start_seconds: dict[str, float] = {}
     prefix: PrefixChanges = PrefixChanges()
 

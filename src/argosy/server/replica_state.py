@@ -67,6 +67,7 @@ class ReplicaState:
             kv_cache_usage_ratio=round(stats.kv_cache_usage_ratio, 4),
             max_num_seqs=info.max_num_seqs,
             kv_cache_tokens=info.kv_cache_tokens,
+            generation_tokens=models[0].generation_tokens,
             prefix=prefixes.changes(since) if prefixes else PrefixChanges(),
         )
 

@@ -132,6 +132,11 @@ class ServedModel:
         """What the prefix cache holds; None without one."""
         return self._machinery.prefixes
 
+    @property
+    def generation_tokens(self) -> int:
+        """Generated so far, by every request."""
+        return int(self._machinery.meters.generation_tokens.value)
+
     async def prepare_chat(self, prompt: ChatPrompt, options: GenerateOptions) -> PreparedRequest:
         """Render and tokenise a conversation, and check everything.
 
