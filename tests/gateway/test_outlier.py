@@ -61,20 +61,29 @@ def test_f08_time_out_doubles_with_each_failed_probe_and_is_forgiven() -> None:
         times_out.append(health.until - now)
         now = health.until
         assert takes_requests(health, now)
-        health = after_choice(health, now)
+        health = after_choice(health, P, now)
         assert health.phase is HealthPhase.PROBING
-        assert not takes_requests(health, now + 1000)  # one probe, no other
+        assert not takes_requests(health, now + 59)  # one probe, no other
         health = after_failure(health, P, now, may_eject=False)
     assert times_out[1:] == pytest.approx([4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0])
-    back = after_success(after_choice(health, health.until), P, health.until)
+    back = after_success(after_choice(health, P, health.until), P, health.until)
     assert (back.phase, back.ejections) == (HealthPhase.HEALTHY, 9)
     assert after_success(back, P, health.until + 59).ejections == 9
     assert after_success(back, P, health.until + 60).ejections == 0
 
 
 def test_a_probe_without_an_end_of_its_own_leaves_the_probing_to_the_next() -> None:
-    probing = after_choice(EndpointHealth(phase=HealthPhase.EJECTED, until=5.0), 5.0)
+    probing = after_choice(EndpointHealth(phase=HealthPhase.EJECTED, until=5.0), P, 5.0)
     assert takes_requests(after_no_verdict(probing, 6.0), 6.0)
+
+
+def test_f08_a_probe_that_does_not_end_is_followed_by_another() -> None:
+    probing = after_choice(EndpointHealth(phase=HealthPhase.EJECTED, until=5.0), P, 5.0)
+    assert not takes_requests(probing, 5.0 + P.max_ejection_seconds - 0.1)
+    assert takes_requests(probing, 5.0 + P.max_ejection_seconds)
+    again = after_choice(probing, P, 5.0 + P.max_ejection_seconds)
+    assert again.phase is HealthPhase.PROBING
+    assert not takes_requests(again, 5.0 + P.max_ejection_seconds)
 
 
 def test_what_was_under_way_before_an_ejection_changes_nothing() -> None:
@@ -99,7 +108,7 @@ def test_f08_an_ejected_replica_always_gets_another_chance(steps) -> None:
         match what:
             case "choose":
                 if takes_requests(health, now):
-                    health = after_choice(health, now)
+                    health = after_choice(health, P, now)
             case "well":
                 health = after_success(health, P, now)
             case "fail":
@@ -107,10 +116,7 @@ def test_f08_an_ejected_replica_always_gets_another_chance(steps) -> None:
             case "nothing":
                 health = after_no_verdict(health, now)
         assert health.until <= now + P.max_ejection_seconds
-        if health.phase is HealthPhase.PROBING:
-            assert takes_requests(after_success(health, P, now), now)
-        else:
-            assert takes_requests(health, now + P.max_ejection_seconds)
+        assert takes_requests(health, now + P.max_ejection_seconds)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from argosy.gateway.balancers import BALANCERS
 from argosy.gateway.call import Call
 from argosy.gateway.endpoints import EndpointState
 from argosy.gateway.hold import RETRY_AFTER_SECONDS
-from argosy.gateway.outlier import after_choice
+from argosy.gateway.outlier import DEFAULT_POLICY, after_choice
 from argosy.gateway.retry_budget import after_request, after_retry
 from argosy.gateway.services import no_replica
 from argosy.gateway.traffic_split import choose_revision
@@ -223,7 +223,7 @@ class Dispatcher:
 
     def _opened(self, call: Call, state: EndpointState, now: float, *, is_shadow: bool = False) -> Attempt:
         service, replica = call.service, state.endpoint.replica
-        state.health = after_choice(state.health, now)
+        state.health = after_choice(state.health, DEFAULT_POLICY, now)
         held = service.prefixes.held_blocks(replica, call.prefix.blocks)
         service.prefixes.mark(replica, call.prefix.blocks, now)
         counters = service.counters(state.endpoint.revision, is_shadow=is_shadow)

@@ -4,7 +4,7 @@
     HEALTHY ────────────────────────────────────────────────────▶ EJECTED, for a time that doubles each time
        ▲                                                             │ the time is over, and a request comes
        │ it went well                                                ▼
-       └───────────────────────────────────────────────────────── PROBING: that one request, no other
+       └───────────────────────────────────────────────────────── PROBING: that one request, one a minute
                                                                      │ it failed: EJECTED again
                                                                      └ it had no end of its own: the next one probes
 
@@ -62,8 +62,8 @@ class HealthPhase(StrEnum):
 class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of one replica. Times are monotonic seconds.
 
-    requests, failures: since window_began. ejections: in a row. until: end of the ejection. healthy_since: of the
-    present health.
+    requests, failures: since window_began. ejections: in a row. until: end of the ejection, or of the wait for its
+    probe. healthy_since: of the present health.
     """
 
     phase: HealthPhase = HealthPhase.HEALTHY
@@ -77,17 +77,18 @@ class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def takes_requests(health: EndpointHealth, now: float) -> bool:
-    """Whether a request may go there: in health, or as the probe after an ejection."""
-    if health.phase is HealthPhase.EJECTED:
-        return now >= health.until
-    return health.phase is HealthPhase.HEALTHY
+    """Whether a request may go there: in health, or as the probe after an ejection.
+
+    A probe that does not end, as a long answer does not for minutes, is followed by another.
+    """
+    return health.phase is HealthPhase.HEALTHY or now >= health.until
 
 
-def after_choice(health: EndpointHealth, now: float) -> EndpointHealth:
+def after_choice(health: EndpointHealth, policy: OutlierPolicy, now: float) -> EndpointHealth:
     """A request goes there: after an ejection it is the probe."""
-    if health.phase is HealthPhase.EJECTED and now >= health.until:
-        return msgspec.structs.replace(health, phase=HealthPhase.PROBING)
-    return health
+    if health.phase is HealthPhase.HEALTHY or now < health.until:
+        return health
+    return msgspec.structs.replace(health, phase=HealthPhase.PROBING, until=now + policy.max_ejection_seconds)
 
 
 def after_no_verdict(health: EndpointHealth, now: float) -> EndpointHealth:
