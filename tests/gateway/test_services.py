@@ -232,3 +232,15 @@ async def test_f14_only_the_first_in_line_wakes_and_those_without_weight_do_not_
     assert (len(service.line), wakes) == (1, [1])
     again.cancel()
     await asyncio.wait([again])
+
+
+def test_d35_revisions_that_are_long_gone_leave_the_reports() -> None:
+    services = services_of(route(endpoint("a", revision="v1")))
+    service = services.find("chat")
+    service.counters("v1").in_flight = 1
+    for number in range(2, 100):
+        services.update(table(number, route(endpoint("a", revision=f"v{number}"))), 0.0)
+        service.counters(f"v{number}")
+    told = [each.revision for each in service.report(0.0).revisions]
+    assert len(told) <= 40
+    assert {"v1", "v98", "v99"} < set(told)  # one still answers, one has just left, one runs

@@ -25,6 +25,8 @@ from argosy.gateway.retry_budget import RetryBudget
 
 _MAX_LISTED = 10
 _MAX_GONE = 256
+# Revisions that run no more whose counts a report still carries; the control plane keeps fewer to go back to.
+_MAX_GONE_REVISIONS = 32
 
 
 class ServiceState:
@@ -57,6 +59,7 @@ class ServiceState:
                 is_same = state is not None and state.endpoint == endpoint
                 self.endpoints[endpoint.replica] = state if state and is_same else EndpointState(endpoint)
         self.prefixes.keep_only(self.endpoints)
+        self._forget_counters()
 
     def usable(self, revision: str, now: float) -> list[EndpointState]:
         """The replicas of a revision that may get a request."""
@@ -107,6 +110,17 @@ class ServiceState:
             revisions=tuple(counters.report() for counters in self._counters.values()),
             replicas=tuple(state.to_replica_load(now) for state in self.endpoints.values()),
         )
+
+    def _forget_counters(self) -> None:
+        """Of revisions that are long gone: a service that is deployed anew every hour must not grow for ever."""
+        running = {each.revision for each in self.route.revisions}
+        gone = [
+            key
+            for key, counters in self._counters.items()
+            if counters.revision not in running and not counters.in_flight
+        ]
+        for key in gone[: max(0, len(gone) - _MAX_GONE_REVISIONS)]:
+            del self._counters[key]
 
 
 class Services:
