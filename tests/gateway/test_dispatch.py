@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scripted import eventually, route
 
 from argosy.core.errors import ArgosyError
+from argosy.core.inference_service import ShadowPolicy
 from argosy.core.load_report import ReplicaReport
 from argosy.core.prefix import PromptPrefix
 from argosy.core.routing import Endpoint
@@ -22,6 +23,7 @@ from argosy.gateway.call import Call, Caller
 from argosy.gateway.dispatch import Dispatcher
 from argosy.gateway.endpoints import DEFAULT_MAX_NUM_SEQS
 from argosy.gateway.services import ServiceState
+from argosy.gateway.shadow import Shadows
 from argosy.gateway.transport import Answer, FailureKind, Headers, Question, ReplicaFailure
 
 OUTCOMES = ("good", "connect", "refused", "reset", "silent", "invalid", "full", "broken later", "error")
@@ -238,3 +240,23 @@ async def test_who_asks_for_one_revision_does_not_wait_behind_those_for_others()
     await dispatcher.run(msgspec.structs.replace(call_of(service), revision="v1"), client)
     assert client.endings == ["200"]
     assert (await held).endings == ["200"]
+
+
+@pytest.mark.anyio
+async def test_a_copy_that_breaks_ends_nothing_but_itself() -> None:
+    class Broken(FakeReplicas):
+        async def ask(self, address: str, question: Question) -> Answer:
+            raise RuntimeError("a mistake of ours")
+
+    service = service_of(1, shadow=ShadowPolicy(revision="v1", percent=100))
+    shadows = Shadows(Dispatcher(Broken([]), lambda: 1.0, lambda: 0.0), lambda: 1.0, lambda: 0.0)
+    running = asyncio.ensure_future(shadows.run())
+    await asyncio.sleep(0)
+    shadows.offer(call_of(service))
+    assert shadows.in_flight == 1
+    await eventually(lambda: shadows.in_flight == 0)
+    await asyncio.wait([running], timeout=0.05)
+    assert not running.done()
+    assert service.endpoints["r0"].in_flight == 0
+    running.cancel()
+    await asyncio.wait([running])

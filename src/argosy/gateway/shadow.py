@@ -70,6 +70,8 @@ class Shadows:
             attempt.failed(failure, self._clock())
         except ArgosyError as error:
             logger.info("shadow copy failed", extra={"error": error.message})
+        except Exception:  # boundary: a copy never ends the gateway
+            logger.exception("shadow copy broke")
         finally:
             self.in_flight -= 1
             attempt.close(self._clock(), is_late=is_late)
