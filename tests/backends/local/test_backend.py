@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from backend_lab import SECONDS, Lab, told
 
@@ -125,6 +126,21 @@ async def test_one_that_was_killed_by_a_signal_has_no_last_words(lab: Lab) -> No
     assert status.replicas[0].message == "its process was ended by signal 9"
     (again,) = await lab.ready()
     assert (again.restarts, again.message) == (1, "")
+
+
+async def test_a_deletion_that_could_not_be_noted_is_noted_by_the_next_one(lab: Lab) -> None:
+    """Else the workload would be back after the next start."""
+    await lab.apply(replicas=0)
+    record = lab.root / "backend" / "workloads" / "w"
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(BackendError, match="cannot be used"):
+        await lab.backend.delete("w")
+    record.rmdir()
+    record.write_bytes(msgspec.json.encode(lab.workload(replicas=0)))
+    await lab.backend.delete("w")
+    assert not record.exists()
+    assert await lab.backend.list() == []
 
 
 async def test_a_replica_that_will_not_end_is_killed_after_its_grace(lab: Lab) -> None:

@@ -27,6 +27,14 @@ async def test_starts_are_read_in_order_and_a_last_line_needs_no_end(tmp_path: P
     assert logs.tail("w", "w-1") == ("two �", "three")
 
 
+async def test_the_last_starts_are_kept_also_beyond_four_digits(tmp_path: Path) -> None:
+    logs = LogFiles(tmp_path)
+    for number in range(9_996, 10_008):
+        logs.path("w", "w-1", number).write_text(f"{number}\n")
+    assert await all_lines(logs) == [str(number) for number in range(10_008 - KEPT_STARTS, 10_008)]
+    assert logs.tail("w", "w-1") == ("10007",)
+
+
 async def test_a_long_log_is_read_piece_by_piece_and_a_line_without_end_is_cut(tmp_path: Path) -> None:
     logs = LogFiles(tmp_path)
     logs.path("w", "w-1", 1).write_text("x" * 150_000 + "\n" + "short\n" * 30_000)

@@ -94,8 +94,10 @@ class LocalBackend:
     async def delete(self, name: str) -> None:
         """As in the interface."""
         async with self._writing:
-            if self._workloads.pop(name, None) is not None:
+            if name in self._workloads:
+                # The record first: if that fails the workload is still asked for, and whoever asks again finds it so.
                 await self._write(self._records.forget_workload, name)
+                del self._workloads[name]
             self._settle(name)
 
     async def list(self) -> list[WorkloadStatus]:

@@ -39,7 +39,7 @@ class LogFiles:
         """Where this start's output goes; its directory exists after this."""
         directory = self._root / workload / replica
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for old in sorted(directory.glob("*.log"))[: -KEPT_STARTS + 1]:
+        for old in sorted(directory.glob("*.log"), key=_age)[: -KEPT_STARTS + 1]:
             old.unlink(missing_ok=True)
             old.with_suffix(".log.1").unlink(missing_ok=True)
         return directory / f"{start_number:04}.log"
@@ -124,9 +124,10 @@ class LogFiles:
 class _Place(msgspec.Struct, frozen=True, kw_only=True):
     """How far a reader has come."""
 
-    age: tuple[str, int] = ("", 0)
+    age: tuple[int, int] = (0, 0)
     offset: int = 0
 
 
-def _age(path: Path) -> tuple[str, int]:
-    return path.name[:4], 0 if path.suffix == ".1" else 1
+def _age(path: Path) -> tuple[int, int]:
+    number = path.name.partition(".")[0]
+    return int(number) if number.isdigit() else 0, 0 if path.suffix == ".1" else 1
