@@ -124,7 +124,10 @@ def _slo_wish(policy: ScalingPolicy, sample: ScalingSample, history: ScalingHist
     limit = history.limit.limit
     needed = (demand.work + demand.growth + demand.backlog) / limit
     room = 1.0 + policy.tolerance
-    is_more = needed > current * room
+    attained = history.limit.attained
+    # Within the tolerance nothing changes, unless the SLO is being missed.
+    is_burning = attained is not None and attained < _target(policy)
+    is_more = needed > current * (1.0 if is_burning else room)
     replicas = math.ceil(needed - 1e-9) if is_more else min(math.ceil(needed * room - 1e-9), current)
     message = _slo_sentence(demand, needed, history)
     return _Wish(replicas=replicas, reason="CapacityAsks", message=message)

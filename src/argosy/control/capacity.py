@@ -111,6 +111,12 @@ def costs_of(estimate: CapacityEstimate) -> Costs | None:
     return Costs(prompt_token_seconds=-prompt_slope / idle, generated_token_seconds=-token_slope / idle, idle_pace=idle)
 
 
+def strain(sight: Span, costs: Costs) -> float:
+    """The load as the pace tells it: above the work's own while a backlog is cleared."""
+    present = sight.running_seconds + sight.waiting_seconds
+    return 1.0 - sight.generation_tokens / present / costs.idle_pace if present > 0 else 0.0
+
+
 def _solve3(
     a: tuple[float, float, float, float, float, float], b: tuple[float, float, float]
 ) -> tuple[float, float, float] | None:

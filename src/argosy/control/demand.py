@@ -13,7 +13,7 @@ from argosy.control.spans import Span
 # As few arrivals as tell the rate to within 1/sqrt(n): a large service sees a surge sooner.
 _ENOUGH_ARRIVALS = 400.0
 _LEAST_SECONDS = 5.0
-_SURGE = 2.0  # standard deviations above the rate of the window
+_SURGE = 3.0  # standard deviations above the rate of the window
 _CERTAIN = 1.0
 _PRESENT_SECONDS = 2.0
 # Who waits has missed already: what is started for them serves those who come behind, for a while.

@@ -3,9 +3,10 @@
 The step is such that the limit rests where exactly the allowed share of answers misses (as in an online quantile):
 an answer within the SLO moves it up by a little, a missed one down by as much as the SLO allows good ones per miss.
 
-Two things keep it honest. It rises only while the load is near it: an idle service proves nothing. And misses that no
-replica could have helped (a prompt that takes longer than the SLO by itself) do not count: they are told by the share
-that misses even where the load is lowest.
+Three things keep it honest. It rises only while the load is near it: an idle service proves nothing. It does not rise
+to where many are known to have missed, or it would try that again every few minutes. And misses that no replica could
+have helped (a prompt that takes longer than the SLO by itself) do not count: they are told by the share that misses
+even where the load is low.
 
 Source: Gibbs and Candès 2021, Adaptive Conformal Inference (the step); the rest is measured in docs/autoscaling.md.
 """
@@ -24,17 +25,19 @@ _LARGEST_STEP = 0.03
 # Misses come in clusters, so the mean over an hour strays: aim at fewer than are allowed.
 _STRICTNESS = 0.7
 _NEAR_RATIO = 0.75
-_BINS = 10
+_BINS = 20
+_IDLE_BINS = 8  # below a load of 0.4 replicas are not what is missing
 _BIN_MEMORY_REQUESTS = 3000.0
-_IDLE_BINS = 3
+_BIN_MEMORY_SECONDS = 1800.0
 _EVIDENCE_REQUESTS = 200.0
+_BEARABLE = 8.0  # times the allowed share: what is known to be worse is not tried again
 
 
 class LoadLimit(msgspec.Struct, frozen=True, kw_only=True):
     """limit: the load (0 to 1, see `capacity`) that a replica should not exceed.
 
-    completions, misses: by load in tenths, faded. attained: share of good answers, faded over the horizon; None = none.
-    rate: completions per second, faded likewise.
+    completions, misses: by load in twentieths, faded. rate, missed_rate: answers, and missed ones, per second, faded
+    over the horizon.
     """
 
     limit: float = INITIAL_LIMIT
@@ -50,10 +53,11 @@ class LoadLimit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of some seconds at a load."""
+    """What came of some seconds at a load. strain: the load as the pace of answers tells it, backlogs included."""
 
     seconds: float
     load: float
+    strain: float
     completions: float
     slo_good: float
 
@@ -73,6 +77,7 @@ def adjusted(limit: LoadLimit, seen: Answers, target: float) -> LoadLimit:
     if step > 0 and seen.load < _NEAR_RATIO * limit.limit:
         step = 0.0
     moved = limit.limit + min(max(step, -_LARGEST_STEP), _LARGEST_STEP)
+    moved = min(moved, _ceiling(completions, misses, _BEARABLE * allowed))
     return LoadLimit(
         limit=min(max(moved, LEAST_LIMIT), MOST_LIMIT),
         completions=completions,
@@ -83,11 +88,14 @@ def adjusted(limit: LoadLimit, seen: Answers, target: float) -> LoadLimit:
 
 
 def _binned(limit: LoadLimit, seen: Answers, missed: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    here = min(max(int(seen.load * _BINS), 0), _BINS - 1)
-    keep = math.exp(-seen.completions / _BIN_MEMORY_REQUESTS)
-    completions, misses = list(limit.completions), list(limit.misses)
-    completions[here] = keep * completions[here] + seen.completions
-    misses[here] = keep * misses[here] + missed
+    """The answers put to their load. What a high load did is forgotten in time, so that it is tried again."""
+    keep = [1.0] * _IDLE_BINS + [math.exp(-seen.seconds / _BIN_MEMORY_SECONDS)] * (_BINS - _IDLE_BINS)
+    here = min(max(int(max(seen.load, seen.strain) * _BINS), 0), _BINS - 1)
+    keep[here] *= math.exp(-seen.completions / _BIN_MEMORY_REQUESTS)
+    completions = [ratio * old for ratio, old in zip(keep, limit.completions, strict=True)]
+    misses = [ratio * old for ratio, old in zip(keep, limit.misses, strict=True)]
+    completions[here] += seen.completions
+    misses[here] += missed
     return tuple(completions), tuple(misses)
 
 
@@ -95,3 +103,12 @@ def _hopeless_ratio(completions: tuple[float, ...], misses: tuple[float, ...]) -
     """The share that misses where the load is low: more replicas do not help those. 0 while too little is known."""
     known = sum(completions[:_IDLE_BINS])
     return sum(misses[:_IDLE_BINS]) / known if known >= _EVIDENCE_REQUESTS else 0.0
+
+
+def _ceiling(completions: tuple[float, ...], misses: tuple[float, ...], bearable: float) -> float:
+    """The lowest load at which more than the bearable share is known to miss, beyond the hopeless ones."""
+    hopeless = _hopeless_ratio(completions, misses)
+    for place in range(_IDLE_BINS, _BINS):
+        if completions[place] >= _EVIDENCE_REQUESTS and misses[place] / completions[place] - hopeless > bearable:
+            return place / _BINS
+    return 1.0

@@ -13,14 +13,14 @@ import math
 
 import msgspec
 
-from argosy.control.capacity import SIGHT_SECONDS, CapacityEstimate, costs_of, learned
+from argosy.control.capacity import SIGHT_SECONDS, CapacityEstimate, costs_of, learned, strain
 from argosy.control.load_limit import Answers, LoadLimit, adjusted
 from argosy.control.spans import Span, span_of
 from argosy.core.scaling import ScalingSample
 
 MAX_STEP_SECONDS = 30.0
 SPAN_SECONDS = 1.0
-_MIX_REQUESTS = 400.0
+_MIX_REQUESTS = 1000.0
 _START_MEMORY = 0.9
 
 
@@ -104,7 +104,13 @@ def with_learning(history: ScalingHistory, sample: ScalingSample, target: float)
     costs = costs_of(history.capacity)
     if costs is not None and sight.ready_seconds > 0:
         load = costs.work_seconds(sight.prompt_tokens, sight.generation_tokens) / sight.ready_seconds
-        answers = Answers(seconds=sight.seconds, load=load, completions=sight.completions, slo_good=sight.slo_good)
+        answers = Answers(
+            seconds=sight.seconds,
+            load=load,
+            strain=strain(sight, costs),
+            completions=sight.completions,
+            slo_good=sight.slo_good,
+        )
         limit = adjusted(limit, answers, target)
     return msgspec.structs.replace(
         history,
