@@ -35,8 +35,8 @@ def studies(traces: Path) -> Mapping[str, StudySpec]:
     return {
         "Azure, as recorded": StudySpec(trace=azure, policies=FEW),
         "Azure, a quarter as long": StudySpec(trace=azure, scales=Scales(length_scale=0.25), policies=FEW),
-        "Mooncake, a tenth as long, 3 times as many": StudySpec(
-            trace=mooncake, scales=Scales(length_scale=0.1, rate_scale=3.0), policies=FEW
+        "Mooncake, a twentieth as long, 3 times as many": StudySpec(
+            trace=mooncake, scales=Scales(length_scale=0.05, rate_scale=3.0), policies=FEW
         ),
         "step, 4 times": StudySpec(
             arrivals="step:rate=6,to=24,at=600,until=1800,seconds=2700,prompt=300,output=60", policies=FEW

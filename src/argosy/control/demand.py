@@ -8,16 +8,16 @@ import msgspec
 
 from argosy.control.capacity import Costs
 from argosy.control.scaling_history import ScalingHistory, recent, start_seconds
-from argosy.control.spans import Span
+from argosy.control.spans import Span, total
 
 # As few arrivals as tell the rate to within 1/sqrt(n): a large service sees a surge sooner.
 _ENOUGH_ARRIVALS = 400.0
 _LEAST_SECONDS = 5.0
-_SURGE = 3.0  # standard deviations above the rate of the window
+_SURGE = 2.5  # standard deviations above the rate of the window
 _CERTAIN = 1.0
 _PRESENT_SECONDS = 2.0
 # Who waits has missed already: what is started for them serves those who come behind, for a while.
-_CLEAR_SECONDS = 20.0
+_CLEAR_SECONDS = 12.0
 _MOST_DISPERSION = 20.0
 
 
@@ -80,14 +80,16 @@ def present_at(history: ScalingHistory, costs: Costs, load: float) -> float:
 
 def since_enough(history: ScalingHistory, most_seconds: float) -> Span:
     """The shortest recent past with enough arrivals to tell a rate from."""
-    found = Span(end=history.watched_seconds)
+    found: list[Span] = []
+    seconds = arrivals = 0.0
     for span in reversed(history.spans):
-        if span.end <= history.watched_seconds - most_seconds:
+        is_enough = seconds >= _LEAST_SECONDS and arrivals >= _ENOUGH_ARRIVALS
+        if is_enough or span.end <= history.watched_seconds - most_seconds:
             break
-        if found.seconds >= _LEAST_SECONDS and found.arrivals >= _ENOUGH_ARRIVALS:
-            break
-        found = span.joined(found)
-    return found
+        found.append(span)
+        seconds += span.seconds
+        arrivals += span.arrivals
+    return total(found, history.watched_seconds)
 
 
 def request_seconds(history: ScalingHistory, costs: Costs) -> float:

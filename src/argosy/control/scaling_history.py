@@ -15,7 +15,7 @@ import msgspec
 
 from argosy.control.capacity import SIGHT_SECONDS, CapacityEstimate, costs_of, learned, strain
 from argosy.control.load_limit import Answers, LoadLimit, adjusted
-from argosy.control.spans import Span, span_of
+from argosy.control.spans import Span, span_of, total
 from argosy.core.scaling import ScalingSample
 
 MAX_STEP_SECONDS = 30.0
@@ -124,12 +124,7 @@ def with_learning(history: ScalingHistory, sample: ScalingSample, target: float)
 def recent(history: ScalingHistory, seconds: float) -> Span:
     """The last `seconds` of watched time, as far as they are known, as one span."""
     since = history.watched_seconds - seconds
-    found = Span(end=history.watched_seconds)
-    for span in reversed(history.spans):
-        if span.end <= since:
-            break
-        found = span.joined(found)
-    return found
+    return total([span for span in history.spans if span.end > since], history.watched_seconds)
 
 
 def start_seconds(history: ScalingHistory) -> float:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
+from msgspec.structs import astuple
 
 from argosy.core.scaling import ScalingSample
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True):
+class Span(msgspec.Struct, frozen=True):
     """A short while: what was counted in it, and the gauges summed over its time.
 
     end: watched seconds. seconds: how long. …_seconds of a gauge: its value times the time it had it.
@@ -30,19 +33,22 @@ class Span(msgspec.Struct, frozen=True, kw_only=True):
 
     def joined(self, later: Span) -> Span:
         """This span and the one right after it as one."""
-        counted = {name: getattr(self, name) + getattr(later, name) for name in SUMMED}
-        return Span(end=later.end, **counted)
+        return total((self, later), later.end)
 
     def faded(self, ratio: float) -> Span:
         """This span counted less. Its counts are no longer whole."""
-        return Span(end=self.end, **{name: getattr(self, name) * ratio for name in SUMMED})
+        return Span(self.end, *[value * ratio for value in astuple(self)[1:]])
 
     def mean(self, summed: float) -> float:
         """The mean of a gauge over the span, from its sum over time."""
         return summed / self.seconds if self.seconds > 0 else 0.0
 
 
-SUMMED = tuple(name for name in Span.__struct_fields__ if name != "end")
+def total(spans: Sequence[Span], end: float) -> Span:
+    """All of them as one that ends at `end`."""
+    if not spans:
+        return Span(end)
+    return Span(end, *map(sum, zip(*(astuple(span)[1:] for span in spans), strict=True)))
 
 
 def span_of(sample: ScalingSample, end: float) -> Span:
