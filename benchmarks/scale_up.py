@@ -2,7 +2,7 @@
 
 Two ways: from the store (a new process, the model loaded from the local store), and with one warm spare kept, which is
 loaded, healthy and unrouted. The clock starts before the new number is declared and stops when the first token of an
-answer by a replica that was not routed before is here. A few requests a second ask all the time, as real users would.
+answer by a replica that was not routed before is here. Five requests a second ask all the time, as real users would.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.cloud import Cloud, cloud
 from benchmarks.figures import Figure, Run
 
 _NAME = "chat"
-_ASKS_PER_SECOND = 20.0
+_ASKS_PER_SECOND = 5.0
 _MAX_WAIT_SECONDS = 60.0
 
 
@@ -44,7 +44,10 @@ async def _measure(model: str, rounds: int) -> int:
             before = await running.settled(_NAME, 1, spares)
             memory += [view.memory_bytes / 1e6 for view in before if view.status.is_spare and view.memory_bytes]
             seconds[spares].append(await _scale_up(running, before))
-            run.note(spares=spares, round=number, seconds=seconds[spares][-1])
+            started = {view.status.name for view in before}
+            after = await running.settled(_NAME, 2, spares)
+            parts = [view.status.start_seconds for view in after if view.status.name not in started]
+            run.note(spares=spares, round=number, seconds=seconds[spares][-1], parts=parts)
     figures = [
         Figure(what="scale-up from the store: decision to first token", values=seconds[0], unit=" s", bar=3.0,
                is_floor=False),
