@@ -50,13 +50,13 @@ class _Sequence(msgspec.Struct, kw_only=True):
 class StepLoop:
     """Requests in, steps out."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, num_threads: int | None = None) -> None:
         store = ModelStore(default_store_root())
         files = store.find(parse_model_ref(model))
         if files is None:
             raise SystemExit(f"{model} is not in the store: argosy models pull {model}")
         cache_dir = store.engine_cache_dir(files.digest)
-        settings = EngineSettings(cache_dir=cache_dir)
+        settings = EngineSettings(cache_dir=cache_dir, num_threads=num_threads)
         prepared = asyncio.run(prepare(files, cache_dir, lambda _: None))
         self.max_model_len = files.info.max_model_len
         load = Load(
