@@ -19,7 +19,7 @@ OWN = (
     "cache_hit",
 )
 RIVALS = ("versus_llamacpp", "versus_vllm", "gateway_overhead")
-LONG = ("tuning", "soak", "step_times", "prefix_affinity", "rolling", "chaos", "cloud_soak", "sim_vs_real")
+LONG = ("tuning", "soak", "step_times", "prefix_affinity", "rolling", "chaos", "cloud_soak", "sim_vs_real", "autoscale")
 
 
 def main(arguments: list[str]) -> int:
