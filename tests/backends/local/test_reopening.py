@@ -149,4 +149,5 @@ async def test_f10_killed_at_random_moments_it_leaves_no_orphan_and_no_double(la
         await lab.backend.apply(msgspec.structs.replace(workload, replicas=2))
         replicas = await lab.ready(2)
         assert lab.processes() == {each.process_id for each in replicas}
-        assert len(records(lab)) == 2
+        # One adopted too many ends first and is struck off the records in a later round.
+        await lab.eventually(lambda: len(records(lab)) == 2)
