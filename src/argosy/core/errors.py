@@ -13,10 +13,15 @@
     ├─ SpecError                  422   a document or a model file is wrong; carries the path in it
     ├─ Overloaded                 429   retryable; .retry_after_seconds
     ├─ EngineError                500   this request failed; the engine lives
-    │   └─ EngineDead             503   the replica must be replaced
+    │   ├─ EngineDead             503   the replica must be replaced
+    │   ├─ HandlerError           503   an archive's handler failed, or asked for this status itself
+    │   ├─ WorkerDied             500   the worker that had the request ended; another one takes its place
+    │   └─ OutOfResources         507   the request needs more memory than a worker may take
     ├─ ArtifactError              502   fetch or verify failed; .retryable tells which
     ├─ ReplicaError               502   the replica that had the request failed; it was not, or could not be, retried
     ├─ Unavailable                503   no replica can take the request now; .retry_after_seconds
+    │   ├─ QueueFull                    as many requests wait for the model as may
+    │   └─ NoWorker                     the model has no worker
     ├─ BackendError               503   what runs replicas failed; .retryable: back off and try again, or wait
     │   └─ Unschedulable                waits for capacity, not for code
     ├─ StoreError                 503   desired state could not be read or written; nothing was changed
@@ -134,6 +139,35 @@ class EngineDead(EngineError):
     retryable = True
 
 
+class HandlerError(EngineError):
+    """An archive's handler failed on this request, or answered it with a status of its own; the worker lives.
+
+    cause: the exception's type and text, for whoever wrote the handler; shown only where the operator allows it.
+    """
+
+    code = "handler_error"
+    status = 503
+
+    def __init__(self, message: str, *, status: int = 503, cause: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.cause = cause
+
+
+class WorkerDied(EngineError):
+    """The worker process that had the request died, hung, or was taken away; another one takes its place."""
+
+    code = "worker_died"
+    retryable = True
+
+
+class OutOfResources(EngineError):
+    """A worker needed more memory than it may take."""
+
+    code = "out_of_resources"
+    status = 507
+
+
 class ArtifactError(ArgosyError):
     """A model could not be fetched or verified. `retryable` tells a network fault from a wrong file."""
 
@@ -163,6 +197,18 @@ class Unavailable(ArgosyError):
     def __init__(self, message: str, *, retry_after_seconds: float) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
+
+
+class QueueFull(Unavailable):
+    """As many requests wait for the model as may."""
+
+    code = "queue_full"
+
+
+class NoWorker(Unavailable):
+    """The model is registered and has no worker that could answer."""
+
+    code = "no_worker"
 
 
 class BackendError(ArgosyError):

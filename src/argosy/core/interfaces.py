@@ -1,14 +1,16 @@
-"""The sockets: what an engine, a backend and a store are. (A wire protocol is one function type: `argosy.protocols`;
-a balancer is one, too: `argosy.core.routing.Balancer`.)
+"""The sockets: what an engine, a predictor, a backend and a store are.
 
-Adding an engine = one file + one line in `argosy.engines.ENGINES` + passing tests/contract/test_engine.py. Backends
-(`argosy.backends.BACKENDS`, tests/contract/test_backend.py) and stores (tests/contract/test_store.py) likewise.
+(A wire protocol is one function type, `argosy.protocols.Routes`; a balancer is one, too, in `argosy.core.routing`.)
+
+Adding an engine = one file + one line in `argosy.engines.ENGINES` + passing tests/contract/test_engine.py. Predictors
+(tests/contract/test_predictor.py), backends (`argosy.backends.BACKENDS`, tests/contract/test_backend.py) and stores
+(tests/contract/test_store.py) likewise.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -16,6 +18,7 @@ from argosy.core.adapter import Adapter
 from argosy.core.engine import EngineInfo, EngineStats
 from argosy.core.generation import GenerateOutput, GenerateRequest
 from argosy.core.metadata import Metadata
+from argosy.core.prediction import HandlerMetric, Prediction, PredictRequest, WorkerFacts
 from argosy.core.resources import DeviceStatus
 from argosy.core.workload import ReplicaUse, Workload, WorkloadStatus
 
@@ -89,6 +92,42 @@ class EmbeddingSupport(Protocol):
 
     async def embed(self, prompts: Sequence[tuple[int, ...]]) -> list[list[float]]:
         """One unit-length vector per prompt. Raises: EngineError."""
+        ...
+
+
+class Predictor(Protocol):
+    """Payloads in, payloads out, a batch at a time: one worker process with a handler, or a preset over an engine."""
+
+    async def start(self) -> None:
+        """Load the model; return when it can predict.
+
+        Cancels: leaves nothing running. Raises: EngineError with what the handler said, OutOfResources, SpecError.
+        """
+        ...
+
+    def predict(self, batch: Sequence[PredictRequest]) -> AsyncGenerator[Prediction]:
+        """Answer every request of the batch; one call at a time. Each index gets pieces, the last one `is_last`.
+
+        Cancels: closing the generator gives the answers up; a predictor that cannot stop its handler's call ends it.
+        Raises: HandlerError if the call failed as a whole (some pieces may be out), OutOfResources, WorkerDied if it
+        cannot be used any more.
+        """
+        ...
+
+    async def describe(self) -> Any:
+        """What the handler says of itself, as JSON values; None if it says nothing. Raises: as `predict`."""
+        ...
+
+    def facts(self) -> WorkerFacts:
+        """The process now. Never blocks."""
+        ...
+
+    def report_metrics(self, on_metric: Callable[[HandlerMetric], None]) -> None:
+        """Call `on_metric` with each observation the handler reports from now on."""
+        ...
+
+    async def close(self) -> None:
+        """End it; what runs is given up. Idempotent."""
         ...
 
 
