@@ -2,7 +2,8 @@
 
 Deny by default: with a key set, every path but the probes needs one, whether a route exists there or not (D-15).
 A browser is a confused deputy: it sends what a page from elsewhere tells it to. So on a loopback bind only our own
-Host names are answered (DNS rebinding), a foreign Origin is refused, and bodies must be JSON (D-17).
+Host names are answered (DNS rebinding), a foreign Origin is refused, and bodies must be JSON, or, where a protocol
+takes any body, not be asked for by a foreign page (D-17).
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from argosy.core.principal import Principal, Scope
 from argosy.core.web_spec import WebSpec
 from argosy.observe.metrics import Metrics
 from argosy.web.api_keys import ApiKeys, WatchedKeys, plain_keys, read_keys
-from argosy.web.paths import PROBES, Paths
+from argosy.web.paths import Paths
 
 logger = logging.getLogger(__name__)
 
 _EVERYONE = Principal()
 _CALLER = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 
 Head = dict[bytes, bytes]
 
@@ -127,7 +129,7 @@ def check_origin(head: Head, door: Door) -> str | None:
 
 def authenticate(path: str, head: Head, door: Door) -> Principal:
     """Who is calling. Raises: Unauthorized without a good key, Forbidden if it lacks the scope."""
-    if not door.keys or path in PROBES:
+    if not door.keys or door.paths.is_probe(path):
         return _EVERYONE
     presented = presented_key(head.get(b"authorization", b"").decode("latin-1"))
     if presented is None:
@@ -170,16 +172,26 @@ def presented_key(authorization: str) -> str | None:
     return None
 
 
-def check_content(method: str, head: Head, max_body_bytes: int) -> int | None:
+def check_site(head: Head, granted_origin: str | None) -> None:
+    """Refuse what a page of another site made its browser ask for, also where browsers name no Origin (images, GET).
+
+    Following a link is no such thing. Raises: Forbidden. Source: W3C Fetch Metadata, "Resource Isolation Policy".
+    """
+    is_foreign = head.get(b"sec-fetch-site") in _OTHER_SITES and head.get(b"sec-fetch-mode") != b"navigate"
+    if is_foreign and granted_origin is None:
+        raise Forbidden("pages of other sites may not call this server: start it with --allowed-origin ORIGIN")
+
+
+def check_content(method: str, head: Head, *, must_be_json: bool) -> int | None:
     """The declared length of the body, checked; None if it comes in chunks.
 
-    A body must be JSON: the content types a foreign page can send without asking first are refused (D-17).
+    must_be_json: the content types a foreign page can send without asking first are refused (D-17).
     Raises: InvalidRequest.
     """
     length = head.get(b"content-length")
     declared = None if length is None else int(length)
     has_body = bool(declared) or b"transfer-encoding" in head
-    if method in _UNSAFE and has_body:
+    if must_be_json and method in _UNSAFE and has_body:
         kind = head.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
         if kind != b"application/json":
             raise InvalidRequest(

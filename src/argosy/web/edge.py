@@ -32,9 +32,8 @@ from argosy.observe.trace import (
 )
 from argosy.observe.tracing import NO_SPAN, Span, Tracing, current_span
 from argosy.web import access
-from argosy.web.errors import TYPES_BY_STATUS, ErrorBody, ErrorDetail, error_response
+from argosy.web.errors import NotReady, error_response
 from argosy.web.lifecycle import Lifecycle
-from argosy.web.paths import PROBES
 
 logger = logging.getLogger("argosy.access")
 
@@ -49,13 +48,20 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules at the edge. fatal: errors after which the process cannot serve any more. tracing: None = off."""
+    """The rules at the edge. fatal: errors after which the process cannot serve any more. tracing: None = off.
+
+    render: an error as the response its protocol has for it. headers: what every response carries that does not set
+    them itself. closes_on_error: no connection outlives an error.
+    """
 
     door: access.Door
     max_body_bytes: int
     access_log: bool
     fatal: tuple[type[ArgosyError], ...] = ()
     tracing: Tracing | None = None
+    render: Callable[[Exception, Request], Response] = error_response
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    closes_on_error: bool = False
 
 
 class Edge:
@@ -77,8 +83,8 @@ class Edge:
         """Answer one request, whatever it is."""
         if scope["type"] != "http":
             return
-        exchange = Exchange(scope, receive, send)
-        is_probe = scope["path"] in PROBES
+        exchange = Exchange(scope, receive, send, self._settings)
+        is_probe = self._settings.door.paths.is_probe(scope["path"])
         if not is_probe:
             self._lifecycle.enter()
             self._in_flight.add(1)
@@ -119,9 +125,11 @@ class Edge:
             exchange.trace(settings.tracing, head)
         if not is_probe and not self._lifecycle.is_ready and settings.door.paths.needs_ready(scope["path"]):
             exchange.must_close = True
-            return unavailable(self._lifecycle)
-        length = access.check_content(scope["method"], head, settings.max_body_bytes)
-        exchange.limit_body(length, settings.max_body_bytes)
+            raise NotReady(self._lifecycle.reason, phase=self._lifecycle.phase.value)
+        must_be_json = scope["path"].startswith(settings.door.paths.json_prefixes)
+        if not must_be_json:
+            access.check_site(head, exchange.granted_origin)
+        exchange.limit_body(access.check_content(scope["method"], head, must_be_json=must_be_json))
         state = scope.setdefault("state", {})
         state["request_id"] = exchange.request_id
         state["principal"] = access.billed_to(head, principal, settings.door)
@@ -131,7 +139,7 @@ class Edge:
 
     async def _refuse(self, exchange: Exchange, error: Exception) -> None:
         request = Request(exchange.scope)
-        response = error_response(error, request)
+        response = self._settings.render(error, request)
         if isinstance(error, Unauthorized) and self._settings.door.paths.is_page(exchange.scope["path"]):
             response.headers["www-authenticate"] = 'Basic realm="argosy", charset="UTF-8"'
         if response.status_code == 405 and (route := exchange.scope.get("route")) is not None:
@@ -171,7 +179,7 @@ class Edge:
 class Exchange:
     """One request and its response on their way through the edge."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: EdgeSettings) -> None:
         self.scope = scope
         self.receive = receive
         self.receive_body = receive
@@ -183,8 +191,8 @@ class Exchange:
         self.span: Span = NO_SPAN
         self._traceparent = ""
         self._send = send
-        self._remaining = 0
-        self._max_body_bytes = 0
+        self._settings = settings
+        self._remaining = settings.max_body_bytes
 
     def identify(self, head: access.Head) -> None:
         """Take over the caller's ids if they are well-formed."""
@@ -205,12 +213,11 @@ class Exchange:
         self._traceparent = self.span.traceparent
         current_traceparent.set(self._traceparent)
 
-    def limit_body(self, length: int | None, max_body_bytes: int) -> None:
+    def limit_body(self, length: int | None) -> None:
         """Refuse a body that is, or turns out, too large. Raises: PayloadTooLarge."""
-        self._max_body_bytes = self._remaining = max_body_bytes
         if length is None:
             self.receive_body = self._receive_counted
-        elif length > max_body_bytes:
+        elif length > self._settings.max_body_bytes:
             raise self._too_large(length)
 
     def send(self, message: Message) -> Awaitable[None]:
@@ -247,12 +254,15 @@ class Exchange:
     def _too_large(self, length: int | None) -> PayloadTooLarge:
         size = f"{length} bytes" if length is not None else "larger"
         return PayloadTooLarge(
-            f"the request body is {size}, and this server reads at most {self._max_body_bytes} bytes: "
-            "send less, or start it with --max-body-bytes"
+            f"the request body is {size}, and this server reads at most {self._settings.max_body_bytes} "
+            "bytes: send less, or start it with --max-body-bytes"
         )
 
     def _headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
         own = [*headers, *_SECURITY_HEADERS, (b"x-request-id", self.request_id.encode())]
+        if self._settings.headers:
+            given = {name for name, _ in headers}
+            own += [each for each in self._settings.headers if each[0] not in given]
         if not any(name == b"content-security-policy" for name, _ in headers):
             own.append(_STRICT_POLICY)
         if self._traceparent:
@@ -261,7 +271,7 @@ class Exchange:
             own.append((b"access-control-allow-origin", self.granted_origin.encode()))
             own.append((b"access-control-expose-headers", b"x-request-id, retry-after"))
             own.append((b"vary", b"origin"))
-        if self.must_close:
+        if self.must_close or (self.status >= 400 and self._settings.closes_on_error):
             own.append((b"connection", b"close"))
         return own
 
@@ -276,19 +286,6 @@ def preflight() -> Response:
             "access-control-max-age": "600",
         },
     )
-
-
-def unavailable(lifecycle: Lifecycle) -> Response:
-    """503 with the reason: starting, draining or dead."""
-    detail = ErrorDetail(
-        message=lifecycle.reason,
-        type=TYPES_BY_STATUS[503],
-        param=None,
-        code=503,
-        reason=lifecycle.phase.value,
-    )
-    body = msgspec.json.encode(ErrorBody(error=detail, message=lifecycle.reason))
-    return Response(body, 503, headers={"retry-after": "1"}, media_type="application/json")
 
 
 def plain_app(endpoint: Callable[[Request], Awaitable[Response]]) -> ASGIApp:

@@ -37,8 +37,17 @@ TYPES_BY_STATUS = {
     502: "BadGatewayError",
     503: "ServiceUnavailableError",
     504: "GatewayTimeoutError",
+    507: "InsufficientStorageError",
 }
 _REASONS_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+
+
+class NotReady(Unavailable):
+    """The server starts, drains or is dead; which of them is the code."""
+
+    def __init__(self, message: str, *, phase: str) -> None:
+        super().__init__(message, retry_after_seconds=1.0)
+        self.code = phase
 
 
 class ErrorDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,30 +88,44 @@ def error_response(exc: Exception, request: Request) -> Response:
     """The response for any exception; anything that is not an error of ours is logged here, once."""
     body = error_body(exc)
     if body.error.code >= 500:
-        _log(exc, request.url.path)
+        log_error(exc, request.scope["path"])
+    headers = headers_of(exc)
+    return Response(msgspec.json.encode(body), body.error.code, headers=headers, media_type="application/json")
+
+
+def headers_of(exc: Exception) -> dict[str, str]:
+    """What a response to this exception says beside its body, in any shape."""
     headers = dict(exc.headers or {}) if isinstance(exc, HTTPException) else {}
     if isinstance(exc, Overloaded | Unavailable):
         headers["retry-after"] = str(max(1, math.ceil(exc.retry_after_seconds)))
     if isinstance(exc, Unauthorized):
         headers["www-authenticate"] = "Bearer"
-    return Response(msgspec.json.encode(body), body.error.code, headers=headers, media_type="application/json")
+    return headers
 
 
 def error_event(exc: Exception, path: str) -> bytes:
     """The last event of a stream that failed after its first byte; no `[DONE]` follows it."""
     body = error_body(exc)
-    _log(exc, path)
+    log_error(exc, path)
     return b"data: " + msgspec.json.encode(body) + b"\n\n"
 
 
 def _body(message: str, status: int, reason: str, param: str | None) -> ErrorBody:
     kind = TYPES_BY_STATUS.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
-    message = message.encode("utf-8", "backslashreplace").decode()  # a name may hold what JSON cannot carry
+    message = writable(message)
     detail = ErrorDetail(message=message, type=kind, param=param, code=status, reason=reason)
     return ErrorBody(error=detail, message=message)
 
 
-def _log(exc: Exception, path: str) -> None:
+def writable(text: str) -> str:
+    """The text without what JSON cannot carry, and a name may hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def log_error(exc: Exception, path: str) -> None:
+    """Log why a request failed, once; a server that is not ready yet has said so already."""
+    if isinstance(exc, NotReady):
+        return
     if isinstance(exc, ArgosyError | HTTPException):
         logger.warning("request failed", extra={"path": path, "error": str(exc), "reason": type(exc).__name__})
     else:
