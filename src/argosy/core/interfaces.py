@@ -131,6 +131,16 @@ class Predictor(Protocol):
         ...
 
 
+@runtime_checkable
+class ConcurrentCalls(Protocol):
+    """A predictor that takes several calls of `predict` at a time; closing one of them costs the others nothing."""
+
+    @property
+    def max_concurrent_calls(self) -> int:
+        """How many it takes at a time."""
+        ...
+
+
 class Backend(Protocol):
     """Runs Workloads somewhere. Idempotent and level-triggered: doing it twice is doing it once."""
 

@@ -22,13 +22,17 @@ class InputPart(msgspec.Struct, frozen=True, kw_only=True):
 class PredictRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request for a handler. headers: the client's, by lower-case name, and those the protocol adds.
 
-    sequence_id: requests with the same one meet the same worker; "" = none.
+    sequence_id: requests with the same one meet the same worker; "" = none. starts_sequence, ends_sequence: whether
+    this is its first, or its last. requested_version: the version the client named; "" = it left the choice to us.
     """
 
     request_id: str
     parts: tuple[InputPart, ...]
     headers: dict[str, str] = {}
     sequence_id: str = ""
+    starts_sequence: bool = False
+    ends_sequence: bool = False
+    requested_version: str = ""
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
