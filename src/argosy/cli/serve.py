@@ -1,4 +1,4 @@
-"""`argosy serve`: flags, or a YAML file, or both (flags win), into one `ServeSpec`.
+"""`argosy serve`: flags, or a YAML file, or both (flags win), into one `ServeSpec`, or a `TorchServeSpec` for archives.
 
 Each flag fills one field of the spec: the one of its own name, or the one `_PLACES` names. Flags keep vLLM's names
 where the meaning is vLLM's. Nothing is imported but `core` until the spec has been read.
@@ -12,11 +12,29 @@ from typing import Annotated, Any
 import typer
 
 from argosy.cli.spec_flags import WEB_PLACES, pairs, spec_from
+from argosy.cli.torchserve_options import (
+    Compat,
+    DisableTokenAuth,
+    EnableModelApi,
+    Foreground,
+    LoadModels,
+    LogConfig,
+    MetricsSet,
+    ModelStore,
+    NoConfigSnapshots,
+    PluginsPath,
+    Start,
+    TorchServe,
+    WorkflowStore,
+    is_torchserve,
+    torchserve_spec,
+    without_torchserve,
+)
 from argosy.cli.web_options import AllowedHost, AllowedOrigin, ApiKey, ApiKeysFile, Config, Insecure
 from argosy.core.plugins import resolve
 from argosy.core.serve_spec import ServeSpec
 
-_SERVER = {"serve": "argosy.server.run:serve"}
+_SERVER = {"serve": "argosy.server.run:serve", "torchserve": "argosy.server.torchserve.run:serve_torchserve"}
 DEFAULT_MODEL = "smollm2"
 
 # Where a flag's value goes, if not to the field of its own name.
@@ -161,10 +179,25 @@ def command(
     max_connections: Annotated[
         int | None, typer.Option(help="Connections at once. [1000]", rich_help_panel=_LIMITS)
     ] = None,
+    torchserve: TorchServe = None,
+    model_store: ModelStore = None,
+    load_models: LoadModels = None,
+    compat: Compat = None,
+    metrics_set: MetricsSet = None,
+    enable_model_api: EnableModelApi = None,
+    no_config_snapshots: NoConfigSnapshots = False,
+    start: Start = False,
+    foreground: Foreground = False,
+    disable_token_auth: DisableTokenAuth = False,
+    workflow_store: WorkflowStore = None,
+    log_config: LogConfig = None,
+    plugins_path: PluginsPath = None,
 ) -> int:
-    """Serve a model over the OpenAI API, with a chat page at /."""
+    """Serve a model over the OpenAI API, with a chat page at /; or archives over TorchServe's APIs."""
     flags = dict(locals())
-    return int(resolve(_SERVER, "serve", "server")(serve_spec(config, flags)))
+    if is_torchserve(flags):
+        return int(resolve(_SERVER, "torchserve", "server")(*torchserve_spec(config, flags)))
+    return int(resolve(_SERVER, "serve", "server")(serve_spec(config, without_torchserve(flags))))
 
 
 def serve_spec(config: Path | None, flags: dict[str, Any]) -> ServeSpec:

@@ -36,12 +36,13 @@ def spec_from(
     *,
     places: Mapping[str, Place] = WEB_PLACES,
     defaults: Mapping[str, Any] = MappingProxyType({}),
+    overrides: Mapping[str, Any] = MappingProxyType({}),
 ) -> _Spec:
-    """The spec of a file and flags; flags of value None or [] were not given.
+    """The spec of a file and flags; flags of value None or [] were not given. overrides: fields that win over flags.
 
     Raises: SpecError with the path of what is wrong.
     """
-    fields = {**defaults, **(read_config(config) if config is not None else {})}
+    fields = merged(defaults, read_config(config) if config is not None else {})
     for name, value in flags.items():
         if value is None or value == [] or name == "config":
             continue
@@ -55,10 +56,20 @@ def spec_from(
                 raise SpecError(f"{parent} in {config} is no mapping of fields: see `{command} --help`")
         place[last] = value
     try:
-        return msgspec.convert(fields, kind, strict=False, dec_hook=_path)
+        return msgspec.convert(merged(fields, overrides), kind, strict=False, dec_hook=_path)
     except msgspec.ValidationError as exc:
         where = f"in {config} or the flags" if config else "in the flags"
         raise SpecError(f"{exc} ({where}): see `{command} --help`") from exc
+
+
+def merged(fields: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """`more` over `fields`, mapping by mapping; neither is changed."""
+    result = dict(fields)
+    for name, value in more.items():
+        below = result.get(name)
+        is_deep = isinstance(value, dict) and isinstance(below, dict)
+        result[name] = merged(below, value) if isinstance(below, dict) and is_deep else value
+    return result
 
 
 def read_config(path: Path) -> dict[str, Any]:

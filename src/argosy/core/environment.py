@@ -32,6 +32,11 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         return f"Environment({', '.join(f'{name}=***' for name in secrets)})"
 
 
+def all_variables(variables: Mapping[str, str] = os.environ) -> Mapping[str, str]:
+    """Every variable: TorchServe's config.properties may name any of them (`$$NAME$$`), and `TS_` ones set its keys."""
+    return variables
+
+
 def read_environment(variables: Mapping[str, str] = os.environ) -> Environment:
     """The environment, read now."""
     return Environment(

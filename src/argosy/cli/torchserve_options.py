@@ -1,0 +1,156 @@
+"""The flags of `argosy serve` that make it a TorchServe: ours, and those of `torchserve` itself under its own names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from argosy.cli.spec_flags import WEB_PLACES, Place, spec_from
+from argosy.cli.terminal import note
+from argosy.core.environment import all_variables
+from argosy.core.errors import SpecError
+from argosy.core.plugins import resolve
+from argosy.core.torchserve_spec import TorchServeSpec
+
+_READER = {"config.properties": "argosy.server.torchserve.configuration:read_configuration"}
+_PANEL = "TorchServe's APIs"
+_SNAPSHOT_DIR = Path("logs/config")
+
+TorchServe = Annotated[
+    Path | None,
+    typer.Option(
+        "--torchserve",
+        "--ts-config",
+        help="Serve TorchServe archives: its config.properties, or a snapshot.",
+        rich_help_panel=_PANEL,
+    ),
+]
+ModelStore = Annotated[
+    Path | None, typer.Option(help="Serve TorchServe archives: the directory with them.", rich_help_panel=_PANEL)
+]
+LoadModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--load-models", "--models", help="all, or a.mar and name=b.mar between commas.", rich_help_panel=_PANEL
+    ),
+]
+Compat = Annotated[
+    str | None, typer.Option(help="right, or strict: also where TorchServe is wrong. [right]", rich_help_panel=_PANEL)
+]
+MetricsSet = Annotated[
+    str | None, typer.Option(help="Labels of the ts_ metrics: 0.7 or 0.12. [0.12]", rich_help_panel=_PANEL)
+]
+EnableModelApi = Annotated[
+    bool | None,
+    typer.Option(
+        "--enable-model-api/--no-enable-model-api",
+        help="Let models be changed over HTTP. [with a key, or on loopback]",
+        rich_help_panel=_PANEL,
+    ),
+]
+NoConfigSnapshots = Annotated[
+    bool,
+    typer.Option(
+        "--no-config-snapshots",
+        "--ncs",
+        help="Neither write nor restore the running configuration.",
+        rich_help_panel=_PANEL,
+    ),
+]
+Start = Annotated[
+    bool, typer.Option("--start", help="As torchserve has it: find the configuration.", rich_help_panel=_PANEL)
+]
+# Flags of `torchserve` that ask for what is always so, or for what there is not: each is told once.
+Foreground = Annotated[bool, typer.Option("--foreground", help="Always so.", hidden=True)]
+DisableTokenAuth = Annotated[bool, typer.Option("--disable-token-auth", "--dt", help="Always so.", hidden=True)]
+WorkflowStore = Annotated[Path | None, typer.Option(help="Without effect.", hidden=True)]
+LogConfig = Annotated[Path | None, typer.Option("--log-config", "--cpp-log-config", hidden=True)]
+PluginsPath = Annotated[str | None, typer.Option("--plugins-path", "--ppath", hidden=True)]
+
+_WITHOUT_EFFECT = {
+    "workflow_store": "--workflow-store has no effect: workflows are not served",
+    "log_config": "--log-config has no effect: use --log-level and --log-format",
+    "plugins_path": "--plugins-path has no effect: there are no jars to load",
+    "disable_token_auth": "--disable-token-auth is always so: keys are needed only with --api-keys-file",
+}
+# Flags of `argosy serve` that mean a model of an engine.
+_OF_ENGINES = (
+    "served_model_name",
+    "engine",
+    "device",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "kv_cache_bytes",
+    "num_threads",
+    "enable_prefix_caching",
+    "engine_args",
+    "lora_modules",
+    "max_waiting",
+    "max_waiting_tokens",
+    "max_queue_seconds",
+    "deadline_seconds",
+)
+_OWN = ("torchserve", "model_store", "load_models", "compat", "metrics_set", "enable_model_api", "start")
+
+_PLACES: Mapping[str, Place] = {
+    **WEB_PLACES,
+    "allow_source": ("allow_sources",),
+    "metrics_set": ("metrics_settings", "label_set"),
+    **{name: ("network", name) for name in ("hf_endpoint", "ms_endpoint", "allow_private_addresses")},
+    "connections": ("network", "num_connections"),
+}
+
+
+def is_torchserve(flags: Mapping[str, Any]) -> bool:
+    """Whether the flags ask for TorchServe's APIs."""
+    return any(flags.get(name) for name in _OWN)
+
+
+def without_torchserve(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a server of one model."""
+    ours = {*_OWN, *_WITHOUT_EFFECT, "no_config_snapshots", "foreground"}
+    return {name: value for name, value in flags.items() if name not in ours}
+
+
+def torchserve_spec(config: Path | None, flags: dict[str, Any]) -> tuple[TorchServeSpec, dict[str, str]]:
+    """The spec of config.properties, a YAML file and flags, and the properties it began with.
+
+    Raises: SpecError with the path of what is wrong.
+    """
+    given = [name for name in _OF_ENGINES if flags.get(name) is not None and flags.get(name) != []]
+    if given:
+        raise SpecError(
+            f"--{given[0].replace('_', '-')} is for one model behind the OpenAI API, not for archives: leave it out, "
+            "or serve the model without --torchserve"
+        )
+    for name, line in _WITHOUT_EFFECT.items():
+        if flags.get(name):
+            note(line)
+    snapshot_dir = None if flags.get("no_config_snapshots") else _SNAPSHOT_DIR
+    found = resolve(_READER, "config.properties", "reader")(flags.get("torchserve"), snapshot_dir, all_variables())
+    for line in found.notes:
+        note(line)
+    taken = {name: value for name, value in without_torchserve(flags).items() if name != "model"}
+    taken |= {name: flags.get(name) for name in ("model_store", "compat", "metrics_set", "enable_model_api")}
+    taken["load_models"] = _load_models(flags)
+    spec = spec_from(
+        TorchServeSpec,
+        "argosy serve",
+        config,
+        taken,
+        places=_PLACES,
+        defaults={"snapshot_dir": snapshot_dir, **found.fields},
+        overrides=found.overrides,
+    )
+    return spec, found.properties
+
+
+def _load_models(flags: Mapping[str, Any]) -> list[str]:
+    """`--models a.mar b=b.mar` puts the second where a model stands; commas and repetition work as well."""
+    texts = [*(flags.get("load_models") or []), *([flags["model"]] if flags.get("model") else [])]
+    parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    return ["all" if part.lower() == "all" else part for part in parts]
