@@ -24,6 +24,7 @@ MAX_TOTAL_BYTES = 2**40
 MAX_RATIO = 200  # text compresses 10-fold, zeros 1000-fold, weights hardly at all
 RATIO_FREE_BYTES = 2**20
 MAX_NAME_CHARS = 512
+MAX_PART_BYTES = 255  # the longest name a Linux file system takes
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED = 0x1
 # All that zipfile raises for bytes that are not what they should be; tried by mutation.
@@ -92,13 +93,21 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
         raise ArtifactError(f"{path.name} unpacks to {total} bytes, may be {MAX_TOTAL_BYTES}: it is refused")
 
 
-def _fault(member: zipfile.ZipInfo) -> str | None:
-    name = member.orig_filename  # before zipfile cut it at a NUL
+def name_fault(name: str) -> str | None:
+    """What is wrong with a member's name, or None. Directories may end with a slash."""
     parts = name.rstrip("/").split("/")
     if not name or len(name) > MAX_NAME_CHARS or not name.isprintable():
         return f"has a name that is empty, unprintable or longer than {MAX_NAME_CHARS} characters"
+    if any(len(part.encode()) > MAX_PART_BYTES for part in parts):
+        return f"has a name with a part longer than {MAX_PART_BYTES} bytes"
     if name.startswith("/") or "\\" in name or ":" in name or any(part in ("", ".", "..") for part in parts):
         return "has a name that leads out of the archive"
+    return None
+
+
+def _fault(member: zipfile.ZipInfo) -> str | None:
+    if fault := name_fault(member.orig_filename):  # the name before zipfile cut it at a NUL
+        return fault
     if member.header_offset < 0:
         return "begins before the archive does"
     kind = stat.S_IFMT(member.external_attr >> 16)

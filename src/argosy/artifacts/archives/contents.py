@@ -1,0 +1,115 @@
+"""What a file of an archive is, by its first bytes and never by its name (D-04).
+
+Three kinds are refused unless the operator allows them: a pickle runs code when it is read; a TorchScript archive is a
+program; a zip inside holds what nobody has looked at, so it is looked at here. Weights come in formats that are
+numbers alone: safetensors, GGUF.
+
+A pickle of protocol 0 or 1 is plain text without a mark at its start; it is found by parsing: a file whose opcodes
+run, without being executed, from its first byte to the STOP at its last one. Tensors saved by old PyTorch are several
+pickles one after the other, then raw numbers; the first of them is a mark of its own.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import tarfile
+import zipfile
+from enum import StrEnum
+from pathlib import Path
+
+from argosy.artifacts.safe_zip import checked_archive
+from argosy.core.errors import ArtifactError
+
+HEAD_BYTES = 64
+MAX_PARSED_BYTES = 2**20
+# numpy's own: a header of text, of which the type `|O` says that pickles follow.
+_NPY_MAGIC = b"\x93NUMPY"
+_GGUF_MAGIC = b"GGUF"
+_PROTO_OPCODE = 0x80
+_HIGHEST_PROTOCOL = 5
+
+
+class ContentKind(StrEnum):
+    """What a file is, as far as it matters for whether it may be loaded."""
+
+    SAFETENSORS = "safetensors"
+    GGUF = "gguf"
+    PICKLE = "pickle"
+    TORCHSCRIPT = "torchscript"
+    OTHER = "other"
+
+
+WEIGHTS = frozenset({ContentKind.SAFETENSORS, ContentKind.GGUF, ContentKind.PICKLE, ContentKind.TORCHSCRIPT})
+# What runs code when it is read.
+UNSAFE = frozenset({ContentKind.PICKLE, ContentKind.TORCHSCRIPT})
+
+
+def kind_of(path: Path) -> ContentKind:
+    """What the file is. Raises: OSError; ArtifactError for a zip inside that nobody should open."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if head.startswith(b"PK\x03\x04"):
+        return _kind_of_zip(path)
+    if head.startswith(_GGUF_MAGIC):
+        return ContentKind.GGUF
+    if head.startswith(_NPY_MAGIC):
+        return ContentKind.PICKLE if b"|O" in head else ContentKind.OTHER
+    if _is_safetensors(head, path.stat().st_size):
+        return ContentKind.SAFETENSORS
+    if _is_pickle(path, head) or _is_tar_of_pickles(path, head):
+        return ContentKind.PICKLE
+    return ContentKind.OTHER
+
+
+def _is_safetensors(head: bytes, size_bytes: int) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size_bytes - 8
+
+
+def _is_pickle(path: Path, head: bytes) -> bool:
+    if len(head) >= 2 and head[0] == _PROTO_OPCODE and 2 <= head[1] <= _HIGHEST_PROTOCOL:
+        return True
+    if not head or path.stat().st_size > MAX_PARSED_BYTES:
+        return False
+    content = path.read_bytes()
+    if b"." not in content[-2:]:
+        return False
+    try:
+        position = max((place or 0 for _, _, place in pickletools.genops(content)), default=-1)
+    except (ValueError, UnicodeError, OverflowError, IndexError, KeyError):
+        return False
+    # One opcode, or text that happens to end at its first '.', is no pickle.
+    return position >= len(content) - 2 and len(content) > 3
+
+
+def _is_tar_of_pickles(path: Path, head: bytes) -> bool:
+    """What PyTorch before 0.1.10 wrote: a tar of pickles, without compression."""
+    if b"\0" not in head or not tarfile.is_tarfile(path):
+        return False
+    with tarfile.open(path, "r:") as archive:
+        first = archive.next()
+    return first is not None and first.name.lstrip("./") in ("sys_info", "pickle", "storages", "tensors")
+
+
+def _kind_of_zip(path: Path) -> ContentKind:
+    """A zip inside: PyTorch's own, or a bag that may hold pickles (an .npz, an archive in an archive)."""
+    with checked_archive(path) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name.rpartition("/")[2] in ("data.pkl", "constants.pkl")]
+        if pickles:
+            has_code = any("code" in name.split("/")[:2] or name.endswith("/constants.pkl") for name in names)
+            return ContentKind.TORCHSCRIPT if has_code else ContentKind.PICKLE
+        if any(_holds_pickle(archive, info) for info in archive.infolist() if not info.is_dir()):
+            return ContentKind.PICKLE
+    return ContentKind.OTHER
+
+
+def _holds_pickle(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+    try:
+        with archive.open(info) as member:
+            head = member.read(HEAD_BYTES * 2)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+        raise ArtifactError(f"{info.filename!r} inside a zip cannot be read ({error}): make the zip again") from error
+    if head[:1] == b"\x80" and len(head) > 1 and 2 <= head[1] <= _HIGHEST_PROTOCOL:
+        return True
+    is_nested = head.startswith(b"PK\x03\x04")
+    return is_nested or (head.startswith(_NPY_MAGIC) and b"|O" in head)

@@ -1,0 +1,63 @@
+"""What an archive's requirements file may ask for, and the key of the environment that answers it (D-14).
+
+A requirements file is a stranger's list of arguments to pip, and pip has arguments that fetch from anywhere and run
+what they find. So only names are taken: a package, its version, a marker, hashes; or a wheel that the archive brings.
+Indexes, links, editable checkouts and nested files are refused: where packages come from is the operator's to say.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import re
+import sys
+import sysconfig
+from collections.abc import Collection
+
+from argosy.core.errors import SpecError
+
+# Source: PEP 508 names, extras, version specifiers, markers; pip's own --hash.
+_PACKAGE = re.compile(
+    r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?"
+    r"(\s*\[[A-Za-z0-9._, -]{0,200}\])?"
+    r"\s*\(?(\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,80}\s*,?)*\)?"
+    r"\s*(;[^;@#\\]{1,300})?"
+)
+_HASH = re.compile(r"\s--hash=(sha256|sha384|sha512):[0-9a-f]{64,128}(?=\s|$)")
+_WHEEL = re.compile(r"(\./)?[A-Za-z0-9][A-Za-z0-9._+-]{0,200}\.whl")
+MAX_REQUIREMENTS = 500
+
+
+def required_packages(text: str, where: str, files: Collection[str] = ()) -> tuple[str, ...]:
+    """What the file asks for, one requirement each, comments removed. files: those of the archive, for its wheels.
+
+    Raises: SpecError naming the line and what to write instead.
+    """
+    lines = []
+    for number, line in enumerate(_logical_lines(text), start=1):
+        wanted = re.sub(r"(^|\s)#.*", "", line).strip()
+        if not wanted:
+            continue
+        if _WHEEL.fullmatch(wanted) and wanted.removeprefix("./") in files:
+            lines.append(wanted)
+        elif _PACKAGE.fullmatch(_HASH.sub("", f"{wanted} ").strip()):
+            lines.append(" ".join(wanted.split()))
+        else:
+            raise SpecError(
+                f"{where}: line {number} is {wanted[:80]!r}: write packages only, as `name==1.2.3`, or a wheel of the "
+                "archive; give indexes and links to `argosy archive prepare` as --index-url and --find-links"
+            )
+    if len(lines) > MAX_REQUIREMENTS:
+        raise SpecError(f"{where} asks for {len(lines)} packages, may ask for {MAX_REQUIREMENTS}")
+    return tuple(lines)
+
+
+def _logical_lines(text: str) -> list[str]:
+    return re.sub(r"\\[ \t]*\r?\n", " ", text).splitlines()
+
+
+def environment_key(packages: tuple[str, ...]) -> str:
+    """The name of the environment for these requirements, on this Python and this machine; order does not matter."""
+    python = f"{sys.implementation.cache_tag} {sysconfig.get_platform()} {platform.libc_ver()[0]}"
+    content = "\n".join([python, *sorted(packages)])
+    return hashlib.sha256(content.encode()).hexdigest()[:32]
