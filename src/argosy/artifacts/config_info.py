@@ -38,6 +38,7 @@ _ALIASES = {
     "num_hidden_layers": ("num_layers", "n_layer"),
     "hidden_size": ("d_model", "n_embd"),
     "num_attention_heads": ("num_heads", "n_head"),
+    "head_dim": ("d_kv",),
     "max_position_embeddings": ("n_positions", "max_sequence_length"),
 }
 _DEFAULT_POSITIONS = {"t5": 512, "mt5": 512}  # relative positions: the length they were trained with
@@ -72,14 +73,15 @@ def config_info(root: Path, headers: tuple[SafetensorsFile, ...], *, weight_byte
         vocab_size=text.integer("vocab_size"),
         max_model_len=text.integer("max_position_embeddings", _DEFAULT_POSITIONS.get(family)),
     )
+    is_seq2seq = config.table.get("is_encoder_decoder") is True
     num_parameters = sum(tensor.num_elements for header in headers for tensor in header.tensors)
     info = checked_info(
         facts,
         dtype=_usual_dtype(headers) or text.dtype(),
         num_parameters=num_parameters,
         weight_bytes=sum(header.data_bytes for header in headers) if weight_bytes is None else weight_bytes,
-        is_encoder_decoder=config.table.get("is_encoder_decoder") is True,
-        sampling_defaults=_sampling_defaults(root / "generation_config.json"),
+        is_encoder_decoder=is_seq2seq,
+        sampling_defaults=_sampling_defaults(root / "generation_config.json", is_seq2seq=is_seq2seq),
     )
     _check_embedding(headers, info)
     return info
@@ -162,12 +164,19 @@ def _check_embedding(headers: tuple[SafetensorsFile, ...], info: ModelInfo) -> N
                 raise _wrong(header.path.with_name("config.json"), "vocab_size", info.vocab_size, rule)
 
 
-def _sampling_defaults(path: Path) -> SamplingOverrides:
-    """The model's own settings, as vLLM reads them: the same fields, and nothing where nothing is said."""
+def _sampling_defaults(path: Path, *, is_seq2seq: bool) -> SamplingOverrides:
+    """The model's own settings, as vLLM reads them: the same fields, and nothing where nothing is said.
+
+    An encoder-decoder model means its likeliest answer unless it says `do_sample`, and its longest one is its own.
+    """
     if not path.is_file():
-        return SamplingOverrides()
+        return SamplingOverrides(temperature=0.0) if is_seq2seq else SamplingOverrides()
     table = read_json_object(path)
     found: dict[str, Any] = {}
+    if is_seq2seq:
+        if table.get("do_sample") is not True:
+            return SamplingOverrides(temperature=0.0, max_tokens=_max_new_tokens(path, table))
+        found["max_tokens"] = _max_new_tokens(path, table)
     for field in _GENERATION_FIELDS:
         value = table.get(field)
         if value is None:
@@ -176,6 +185,13 @@ def _sampling_defaults(path: Path) -> SamplingOverrides:
             raise _wrong(path, field, value, "must be a number")
         found[field] = int(value) if field == "top_k" else float(value)
     return SamplingOverrides(**found)
+
+
+def _max_new_tokens(path: Path, table: dict[str, Any]) -> int | None:
+    value = table.get("max_new_tokens")
+    if value is not None and (type(value) is not int or value < 1):
+        raise _wrong(path, "max_new_tokens", value, "must be an integer, at least 1")
+    return value
 
 
 def _wrong(path: Path, field: str, value: object, rule: str) -> SpecError:

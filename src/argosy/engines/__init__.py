@@ -14,6 +14,7 @@ from argosy.core.model import ModelFiles
 ENGINES = {
     "echo": "argosy.engines.echo:EchoEngine",
     "openvino": "argosy.engines.openvino.engine:OpenVinoEngine",
+    "seq2seq": "argosy.engines.seq2seq.engine:Seq2SeqEngine",
     "transformers": "argosy.engines.transformers:TransformersEngine",
     "vllm": "argosy.engines.vllm:VllmEngine",
 }
@@ -21,11 +22,10 @@ ENGINES = {
 # What an engine can do before it is known which model it will load; a standby process does it.
 AHEAD = {"openvino": "argosy.engines.openvino.channel:start_ahead"}
 
-# Encoder-decoder checkpoints and files OpenVINO cannot read go to the engine that reads everything.
 DEFAULT_ENGINE = "openvino"
-FALLBACK_ENGINE = "transformers"
+ENCODER_DECODER_ENGINE = "seq2seq"
 
 
 def default_engine(files: ModelFiles) -> str:
     """The engine for these files when the user names none."""
-    return FALLBACK_ENGINE if files.info.is_encoder_decoder else DEFAULT_ENGINE
+    return ENCODER_DECODER_ENGINE if files.info.is_encoder_decoder else DEFAULT_ENGINE

@@ -155,7 +155,7 @@ class ServedModel:
         Raises: InvalidRequest, UnsupportedParameter, ContextLengthExceeded.
         """
         prepared = self._prepared(await self._token_ids(prompt), options, ToolPlan())
-        return msgspec.structs.replace(prepared, continues_text=True)
+        return msgspec.structs.replace(prepared, continues_text=not self.info.is_encoder_decoder)
 
     def generate(self, prepared: PreparedRequest) -> Generation:
         """The answers to a prepared request; nothing happens before it is entered."""
