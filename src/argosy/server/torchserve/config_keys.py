@@ -116,7 +116,7 @@ KEYS: Mapping[str, ConfigKey] = {
     "cpu_launcher_args": _ignored(_NO_LAUNCHER),
     # Requests.
     "max_request_size": _taken(to.number("limits", "max_body_bytes", low=1)),
-    "max_response_size": _ignored("an answer is sent piece by piece and never held whole by the server"),
+    "max_response_size": _taken(to.number("max_response_bytes", low=1)),
     "cors_allowed_origin": _mapped("the same as --allowed-origin", to.origins),
     "cors_allowed_methods": _ignored("an allowed origin may use every method its routes have"),
     "cors_allowed_headers": _ignored("an allowed origin may send authorization, content-type and request ids"),
