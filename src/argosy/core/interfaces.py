@@ -16,6 +16,7 @@ import msgspec
 
 from argosy.core.adapter import Adapter
 from argosy.core.engine import EngineInfo, EngineStats
+from argosy.core.errors import ArgosyError
 from argosy.core.generation import GenerateOutput, GenerateRequest
 from argosy.core.metadata import Metadata
 from argosy.core.prediction import HandlerMetric, Prediction, PredictRequest, WorkerFacts
@@ -138,6 +139,15 @@ class ConcurrentCalls(Protocol):
     @property
     def max_concurrent_calls(self) -> int:
         """How many it takes at a time."""
+        ...
+
+
+@runtime_checkable
+class EndReports(Protocol):
+    """A predictor that says when it has come to an end by itself, also while nobody calls it."""
+
+    async def ended(self) -> ArgosyError:
+        """Return why, once it cannot be used any more. Cancels: stops watching."""
         ...
 
 

@@ -53,3 +53,8 @@ class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     num_queued: int
     num_running: int
     workers: tuple[WorkerStatus, ...] = ()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a worker is there that answers."""
+        return any(worker.phase is WorkerPhase.READY for worker in self.workers)

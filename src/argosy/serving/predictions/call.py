@@ -1,0 +1,104 @@
+"""One call of a predictor with a batch of jobs: pieces to their readers, and an ending for every job.
+
+A call that fails as a whole while several jobs shared it says nothing about any one of them. So those of which
+nothing was streamed go back to the head of the queue and are tried once more, each alone (D-31): the bad one fails
+alone, the others get the answers they would have had. The same holds if the worker died of the call. A job that was
+alone gets the error; it is not tried again, or one bad request would end worker after worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+import msgspec
+
+from argosy.core.errors import ArgosyError, EngineDead, EngineError, HandlerError, OutOfResources, WorkerDied
+from argosy.core.interfaces import Predictor
+from argosy.core.prediction import Prediction
+from argosy.serving.predictions.job import Job
+
+
+class Call:
+    """The jobs of one call, and what becomes of them."""
+
+    def __init__(self, jobs: Sequence[Job], clock: Callable[[], float]) -> None:
+        self._jobs = jobs
+        self._clock = clock
+        self._limit: asyncio.Timeout | None = None
+        self._is_abandoned = False
+
+    async def run(self, predictor: Predictor, timeout_seconds: float) -> ArgosyError | None:
+        """Answer every job that can be answered; the error of the call, None if there was none.
+
+        timeout_seconds: longest wait for the next piece. Cancels: the predictor's call is closed.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_seconds) as self._limit:
+                async with aclosing(predictor.predict([job.request for job in self._jobs])) as pieces:
+                    async for piece in pieces:
+                        self._deliver(piece)
+                        if not piece.is_last and not self._is_abandoned:
+                            self._limit.reschedule(loop.time() + timeout_seconds)
+        except TimeoutError:
+            return None if self._is_abandoned else _hung(timeout_seconds)
+        except ArgosyError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # boundary: whatever a predictor raises is this call's error
+            return EngineError(f"the predictor failed with {type(error).__name__}: {error}; see the server's log")
+        finally:
+            self._limit = None
+        return self._unanswered()
+
+    def left(self) -> None:
+        """A reader has gone. If it was the last one, a predictor that can do so ends the call."""
+        if self._limit is not None and all(job.ending is not None for job in self._jobs):
+            self._is_abandoned = True
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    def settle(self, error: ArgosyError) -> list[Job]:
+        """End the jobs the failed call left without an ending; those to be tried once more are returned instead."""
+        again = []
+        now = self._clock()
+        for job in self._jobs:
+            if job.ending is not None:
+                continue
+            if len(self._jobs) > 1 and not job.has_streamed:
+                job.is_alone = True
+                job.started = None
+                again.append(job)
+            else:
+                job.fail(error, now)
+        return again
+
+    def _deliver(self, piece: Prediction) -> None:
+        if not 0 <= piece.index < len(self._jobs):
+            raise HandlerError(
+                f"the handler answered request {piece.index} of a batch of {len(self._jobs)}: "
+                "it must give one answer per request, in their order"
+            )
+        job = self._jobs[piece.index]
+        job.deliver(msgspec.structs.replace(piece, index=0) if piece.index else piece, self._clock())
+
+    def _unanswered(self) -> ArgosyError | None:
+        missing = sum(job.ending is None for job in self._jobs)
+        if not missing:
+            return None
+        return HandlerError(
+            f"the handler gave no answer to {missing} of {len(self._jobs)} requests: "
+            "it must give one answer per request, in their order"
+        )
+
+
+def ends_worker(error: ArgosyError) -> bool:
+    """Whether a predictor that raised this is replaced."""
+    return isinstance(error, (WorkerDied, OutOfResources, EngineDead))
+
+
+def _hung(timeout_seconds: float) -> WorkerDied:
+    return WorkerDied(
+        f"the worker said nothing for {timeout_seconds:g} s and was replaced: raise the response timeout if its "
+        "handler may take longer"
+    )
