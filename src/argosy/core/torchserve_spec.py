@@ -112,6 +112,8 @@ class TorchServeSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
     allow_sources: URL prefixes that archives may be registered from; none = from the model store only.
     enable_model_api: who may register, scale and unregister. None: whoever has a key, or anyone on a loopback address;
     True: anyone who reaches the address; False: nobody registers and unregisters (405, as TorchServe).
+    shows_causes: an answer about a failed handler tells its exception; None = on a loopback address.
+    allow_content: kinds of weights that are refused otherwise, because reading them runs code (`torchscript`).
     snapshot_dir: where the running configuration is written after every change; None = nowhere.
     store: where archives are unpacked and environments built; None = the user's cache.
     """
@@ -133,7 +135,10 @@ class TorchServeSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
     compat: Compat = Compat.RIGHT
     open_inference: bool = False
     enable_model_api: bool | None = None
+    max_response_bytes: int = MAX_REQUEST_BYTES
+    shows_causes: bool | None = None
     allow_sources: tuple[str, ...] = ()
+    allow_content: tuple[str, ...] = ()
     network: NetworkSettings = NetworkSettings()
     snapshot_dir: Path | None = None
     store: Path | None = None

@@ -37,13 +37,13 @@ async def pull_url(errand: Errand, client: WebClient) -> Pulled:
     name = ref.location.rsplit("/", 1)[-1]
     if not name.endswith(".gguf") or not is_name(name):
         raise SpecError(f"{ref} must end in the plain name of a .gguf file: other formats are several files")
-    file = await client.retried(lambda: _probe(name, url, client), url)
+    file = await client.retried(lambda: probe(name, url, client), url)
     meter.begin(FetchPhase.DOWNLOAD, name, file.size_bytes)
     digest = await download(file, client, errand.blobs, meter.advance)
     return Pulled(resolved=ref, contents={name: digest})
 
 
-async def _probe(name: str, url: str, client: WebClient) -> RemoteFile:
+async def probe(name: str, url: str, client: WebClient) -> RemoteFile:
     """What the server says of the file, from the head of one answer whose body is not read."""
     async with client.get(url, {}) as response:
         length = response.headers.get("content-length", "")
