@@ -159,7 +159,7 @@ def _written(families: Mapping[str, _Family]) -> Iterator[str]:
             yield f"# HELP {family.name} {family.help}\n"
         yield f"# TYPE {family.name} {family.kind}\n"
         for sample in family.samples:
-            labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in sample.labels)
+            labels = ",".join(f'{name}="{escaped(value)}"' for name, value in sample.labels)
             yield f"{sample.name}{{{labels}}} {sample.value}\n" if labels else f"{sample.name} {sample.value}\n"
 
 
@@ -236,7 +236,8 @@ def _unescaped(value: str) -> str:
     return re.sub(r'\\(["\\n])', lambda found: "\n" if found.group(1) == "n" else found.group(1), value)
 
 
-def _escaped(value: str) -> str:
+def escaped(value: str) -> str:
+    """A label's value as it stands between quotes."""
     if "\\" not in value and "\n" not in value and '"' not in value:
         return value
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')

@@ -18,7 +18,10 @@ class MetricKind(StrEnum):
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the table. max_series: sets of label values it keeps apart; what comes after is counted as `other`."""
+    """One row of the table. max_series: sets of label values it keeps apart; what comes after is counted as `other`.
+
+    is_bare: a counter whose exposed name does not end in `_total`, because others have named it so.
+    """
 
     name: str
     kind: MetricKind
@@ -27,16 +30,22 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
     max_series: int = MAX_SERIES
+    is_bare: bool = False
 
     @property
     def exposed_name(self) -> str:
-        """What a scrape shows: a counter's name ends in `_total`, as Prometheus wants it."""
-        return f"{self.name}_total" if self.kind is MetricKind.COUNTER else self.name
+        """What a scrape shows: a counter's name ends in `_total`, as Prometheus wants it, unless it is bare."""
+        return f"{self.name}_total" if self.kind is MetricKind.COUNTER and not self.is_bare else self.name
 
 
 def counter(name: str, unit: str, help_: str, labels: tuple[str, ...]) -> Metric:
     """A row that only grows. Its exposed name ends in `_total`."""
     return Metric(name=name, kind=MetricKind.COUNTER, unit=unit, help=help_, labels=labels)
+
+
+def bare_counter(name: str, unit: str, help_: str, labels: tuple[str, ...]) -> Metric:
+    """A row that only grows and is exposed under just this name."""
+    return Metric(name=name, kind=MetricKind.COUNTER, unit=unit, help=help_, labels=labels, is_bare=True)
 
 
 def gauge(name: str, unit: str, help_: str, labels: tuple[str, ...]) -> Metric:

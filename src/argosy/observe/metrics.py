@@ -11,7 +11,7 @@ client sends never becomes a label (D-35); should one slip through, a metric kee
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -26,6 +26,7 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from argosy.observe.control_metrics import CONTROL_METRICS
+from argosy.observe.exposition import escaped
 from argosy.observe.gateway_metrics import GATEWAY_METRICS
 from argosy.observe.metric import Metric
 from argosy.observe.replica_metrics import REPLICA_METRICS
@@ -120,6 +121,16 @@ class Metrics:
         """The histogram of this name and these label values, made on first use."""
         return self._cell(self._histograms, name, labels, lambda: Histogram(self._table[name].buckets))
 
+    def declare(self, metric: Metric) -> None:
+        """Add a row that only a running server knows of. Raises: ValueError if the name is taken."""
+        if metric.name in self._table:
+            raise ValueError(f"the metric {metric.name} exists already")
+        self._table[metric.name] = metric
+
+    def counters(self, name: str) -> Mapping[tuple[str, ...], Counter]:
+        """The counters of this name there are now, by their label values."""
+        return self._counters.get(name, {})
+
     def clear(self, name: str) -> None:
         """Forget all series of a metric, before a hook writes those there are now anew."""
         for cells in (self._gauges, self._counters, self._histograms):
@@ -133,23 +144,36 @@ class Metrics:
         """The metrics of the table alone, without those of the process and of Python."""
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self)
-        return generate_latest(registry)
+        return generate_latest(registry) + self._bare_text()
 
     def expose(self) -> bytes:
         """Everything, in Prometheus' text format."""
         for hook in self._hooks:
             hook()
-        return generate_latest(self._registry)
+        return generate_latest(self._registry) + self._bare_text()
 
     def collect(self) -> Iterator[Family]:
         """Called by prometheus-client: one family per metric that has cells."""
         for metric in self._table.values():
             if cells := self._histograms.get(metric.name):
                 yield _histogram_family(metric, cells)
-            elif counters := self._counters.get(metric.name):
+            elif not metric.is_bare and (counters := self._counters.get(metric.name)):
                 yield _value_family(CounterMetricFamily(metric.name, metric.help, labels=metric.labels), counters)
             elif gauges := self._gauges.get(metric.name):
                 yield _value_family(GaugeMetricFamily(metric.name, metric.help, labels=metric.labels), gauges)
+
+    def _bare_text(self) -> bytes:
+        """Counters whose names do not end in `_total`, which prometheus-client cannot write."""
+        lines: list[str] = []
+        for metric in self._table.values():
+            if metric.is_bare and (cells := self._counters.get(metric.name)):
+                lines.append(f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} counter\n")
+                for values, cell in cells.items():
+                    labels = ",".join(
+                        f'{name}="{escaped(value)}"' for name, value in zip(metric.labels, values, strict=True)
+                    )
+                    lines.append(f"{metric.name}{{{labels}}} {cell.value!r}\n")
+        return "".join(lines).encode()
 
     def _cell(self, cells: _Cells[_Cell], name: str, labels: tuple[str, ...], make: Callable[[], _Cell]) -> _Cell:
         series = cells.setdefault(name, {})

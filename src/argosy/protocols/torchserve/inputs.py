@@ -1,0 +1,62 @@
+"""A request's bytes as what a handler gets: one part per field of a form, else one part named `body`.
+
+Query parameters become parts only where TorchServe makes them so: on the legacy paths and on `/invocations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.requests import ClientDisconnect, Request
+
+from argosy.core.errors import InvalidRequest
+from argosy.core.prediction import InputPart
+from argosy.protocols.torchserve.forms import multipart, url_encoded
+
+BODY = "body"
+# What concerns the connection or the caller's key is not the handler's.
+_WITHHELD = frozenset({b"authorization", b"proxy-authorization"})
+
+
+async def read_parts(request: Request, *, with_query: bool = False) -> tuple[InputPart, ...]:
+    """What the body holds, and the query where asked for. Raises: InvalidRequest; PayloadTooLarge, as the edge says."""
+    try:
+        body = await request.body()
+    except ClientDisconnect as exc:
+        raise InvalidRequest("the client closed the connection before the body was complete") from exc
+    parts = parts_of(body, _content_type(request.scope["headers"]))
+    if with_query and request.scope["query_string"]:
+        parts += tuple(
+            InputPart(name=name, content=value.encode("utf-8", "surrogateescape"))
+            for name, value in request.query_params.multi_items()
+        )
+    return parts
+
+
+def parts_of(body: bytes, content_type: str) -> tuple[InputPart, ...]:
+    """The inputs in a body of that type. Raises: InvalidRequest."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return multipart(body, content_type)
+    if kind == "application/x-www-form-urlencoded":
+        return url_encoded(body)
+    return (InputPart(name=BODY, content=body, content_type=kind),)
+
+
+def read_headers(headers: Iterable[tuple[bytes, bytes]], *, with_credentials: bool) -> dict[str, str]:
+    """The client's headers by lower-case name; of one that comes twice the last.
+
+    with_credentials: the key it called us with, too.
+    """
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in headers
+        if with_credentials or name not in _WITHHELD
+    }
+
+
+def _content_type(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    for name, value in headers:
+        if name == b"content-type":
+            return value.decode("latin-1")
+    return ""

@@ -1,0 +1,86 @@
+"""SageMaker's one path for everything: `POST /invocations` goes by what is asked, and `/models/{model}/invoke`.
+
+A query `model_name` names an archive. Without one, a JSON body with `messages` or `prompt` is an OpenAI request, if
+this server has a generating model; all else goes to the one model that was loaded at the start (design: contract §6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from argosy.core.errors import InvalidRequest
+from argosy.protocols.torchserve.predictions import Predictions
+from argosy.protocols.torchserve.settings import WireSettings
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+_OPENAI_PATHS = {"messages": "/v1/chat/completions", "prompt": "/v1/completions"}
+
+
+class _Shape(msgspec.Struct):
+    """All we read of a body to know whose it is."""
+
+    messages: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    prompt: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_decoder = msgspec.json.Decoder(_Shape)
+
+
+class Invocations:
+    """The routes. openai: the OpenAI API's, as far as this server has it. generates: whether it has a model for it."""
+
+    def __init__(
+        self,
+        predictions: Predictions,
+        settings: WireSettings,
+        *,
+        openai: Sequence[Route],
+        generates: Callable[[], bool],
+    ) -> None:
+        self._predictions = predictions
+        self._settings = settings
+        self._generates = generates
+        self._openai: dict[str, Endpoint] = {route.path: route.endpoint for route in openai}
+
+    def routes(self) -> list[Route]:
+        """Both paths."""
+        return [
+            Route("/invocations", self.invoke, methods=["POST"]),
+            Route("/models/{model}/invoke", self.invoke_named, methods=["POST"]),
+        ]
+
+    async def invoke_named(self, request: Request) -> Response:
+        """One model, named in the path. Raises: as `Predictions.predict`."""
+        return await self._predictions.predict(request)
+
+    async def invoke(self, request: Request) -> Response:
+        """Raises: InvalidRequest if it cannot be known which model is meant; as the route that answers."""
+        named: dict[str, Any] = {"model": request.query_params.get("model_name", "")}
+        if not named["model"]:
+            if self._generates() and (endpoint := self._openai_endpoint(await request.body())) is not None:
+                request.scope["state"]["is_openai"] = True
+                return await endpoint(request)
+            if len(self._settings.startup_models) != 1:
+                raise InvalidRequest(
+                    "Parameter model_name is required: this server was started with "
+                    f"{len(self._settings.startup_models)} models, so /invocations?model_name=… has to name one",
+                    param="model_name",
+                )
+            named["model"] = self._settings.startup_models[0]
+        request.scope["path_params"] = named
+        return await self._predictions.answer(request, named, with_query=True)
+
+    def _openai_endpoint(self, body: bytes) -> Endpoint | None:
+        try:
+            shape = _decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        asked = next((name for name in _OPENAI_PATHS if getattr(shape, name) is not msgspec.UNSET), None)
+        return self._openai.get(_OPENAI_PATHS[asked]) if asked else None

@@ -1,0 +1,107 @@
+"""Which routes a listener answers: those of the APIs whose address it is. Equal addresses are one listener.
+
+The order is the order of look-up, so what is called most comes first, and what begins with a model's name last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from argosy.core.principal import Scope
+from argosy.observe.metrics import Metrics
+from argosy.protocols.torchserve import unserved
+from argosy.protocols.torchserve.answers import json_answer
+from argosy.protocols.torchserve.errors import OPENAI_PREFIXES
+from argosy.protocols.torchserve.invocations import Invocations
+from argosy.protocols.torchserve.management import Management
+from argosy.protocols.torchserve.metrics_api import MetricsApi
+from argosy.protocols.torchserve.predictions import Predictions
+from argosy.protocols.torchserve.probes import HEALTH_PATHS, Probes
+from argosy.protocols.torchserve.settings import WireSettings
+from argosy.protocols.torchserve.swagger import document
+from argosy.serving.predictions.administration import Administration
+from argosy.serving.registry import ModelRegistry
+from argosy.web.lifecycle import Lifecycle
+from argosy.web.paths import Paths
+
+
+class Api(StrEnum):
+    """TorchServe's three APIs."""
+
+    INFERENCE = "inference"
+    MANAGEMENT = "management"
+    METRICS = "metrics"
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the routes speak for. models: the generating ones, and openai the routes over them, on the inference API."""
+
+    administration: Administration
+    lifecycle: Lifecycle
+    metrics: Metrics
+    settings: WireSettings = WireSettings()
+    is_metrics_enabled: bool = True
+    models: ModelRegistry | None = None
+    openai: Sequence[Route] = ()
+
+
+def routes_of(apis: frozenset[Api], parts: Parts) -> list[Route]:
+    """Every route of a listener with these APIs, OpenAI's included."""
+    routes: list[Route] = []
+    last: list[Route] = []
+    if Api.INFERENCE in apis:
+        predictions = Predictions(parts.administration, parts.settings)
+        models = parts.models
+        invocations = Invocations(
+            predictions,
+            parts.settings,
+            openai=parts.openai,
+            generates=lambda: models is not None and bool(models.list()),
+        )
+        probes = Probes(parts.administration, parts.lifecycle).routes(open_inference=parts.settings.open_inference)
+        routes += [*predictions.routes(), *parts.openai, *invocations.routes(), *probes, *unserved.inference_routes()]
+        last = predictions.legacy_routes()
+    if Api.MANAGEMENT in apis:
+        routes += [*Management(parts.administration, parts.settings).routes(), *unserved.management_routes()]
+    if Api.METRICS in apis or Api.INFERENCE in apis:
+        routes += MetricsApi(parts.metrics, is_enabled=parts.is_metrics_enabled).routes()
+    return [*routes, *_descriptions(apis), *last]
+
+
+def paths_of(apis: frozenset[Api], parts: Parts) -> Paths:
+    """What the edge must know of these paths: scopes, probes, and which bodies must be JSON."""
+    has_inference, has_management = Api.INFERENCE in apis, Api.MANAGEMENT in apis
+    default = Scope.INFER if has_inference else Scope.ADMIN if has_management else Scope.METRICS
+    return Paths(
+        default_scope=default,
+        scope_rule=_is_administration if has_inference and has_management else None,
+        probes=HEALTH_PATHS if has_inference and parts.settings.open_inference else frozenset(),
+        any_phase=frozenset({"/", "/api-description"}),
+        any_phase_prefixes=("/models",) if has_management else (),
+        json_prefixes=OPENAI_PREFIXES[:3] if has_inference else (),
+    )
+
+
+def _is_administration(path: str) -> Scope | None:
+    """On a merged listener: managing models takes the scope admin, using one does not."""
+    if path.endswith("/invoke"):
+        return None
+    is_managed = path == "/models" or path.startswith(("/models/", "/workflows", "/token"))
+    return Scope.ADMIN if is_managed else None
+
+
+def _descriptions(apis: frozenset[Api]) -> list[Route]:
+    described = document(
+        inference=Api.INFERENCE in apis, management=Api.MANAGEMENT in apis, metrics=Api.METRICS in apis
+    )
+
+    async def describe(request: Request) -> Response:
+        return json_answer(described)
+
+    return [Route("/", describe, methods=["OPTIONS"]), Route("/api-description", describe, methods=["GET"])]

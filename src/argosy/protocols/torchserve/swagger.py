@@ -1,0 +1,155 @@
+"""`OPTIONS /` and `/api-description`: OpenAPI 3.0.1 in TorchServe's own words, because its clients are made from it.
+
+(The server's own, complete description is `/openapi.json`.) Only the routes TorchServe lists are listed, under its
+operation ids. 210 is what it declares for partial success; what is sent is 206.
+
+Source: contract of TorchServe 0.12, `OPTIONS /` of its inference and management ports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+import argosy
+
+_WORDS = {
+    200: "OK",
+    202: "Accepted",
+    210: "Partial Success",
+    400: "Bad request",
+    404: "Model not found",
+    408: "Request Timeout Error",
+    409: "Model already registered",
+    500: "Internal Server Error",
+    503: "No worker is available to serve request",
+}
+_SCALE = (200, 202, 210, 400, 404, 500)
+_INTEGERS = frozenset(
+    {"limit", "batch_size", "max_batch_delay", "response_timeout", "startup_timeout", "initial_workers",
+     "min_worker", "max_worker", "number_gpu", "timeout"}
+)  # fmt: skip
+_FLAGS = frozenset({"synchronous", "s3_sse_kms"})
+_PATH_PARTS = ("model_name", "model_version")
+
+
+class _Row(msgspec.Struct, frozen=True):
+    method: str
+    path: str
+    operation: str
+    query: tuple[str, ...] = ()
+    statuses: tuple[int, ...] = (200, 500)
+    takes_body: bool = False
+
+
+_REGISTER = (
+    "url", "model_name", "handler", "runtime", "batch_size", "max_batch_delay", "response_timeout",
+    "startup_timeout", "initial_workers", "synchronous", "s3_sse_kms",
+)  # fmt: skip
+_AUTO_SCALE = ("min_worker", "max_worker", "number_gpu", "synchronous", "timeout")
+_UNREGISTER = ("synchronous", "timeout")
+_PREDICT = (200, 404, 500, 503)
+_MODEL = "/models/{model_name}"
+_VERSION = "/models/{model_name}/{model_version}"
+
+_COMMON = (
+    _Row("options", "/", "apiDescription"),
+    _Row("get", "/api-description", "api-description"),
+)
+_METRICS = (_Row("get", "/metrics", "metrics", ("name[]",)),)
+_INFERENCE = (
+    _Row("get", "/ping", "ping"),
+    _Row("post", "/v1/models/{model_name}:predict", "predictions", (), _PREDICT, True),
+    _Row("post", "/v2/models/{model_name}/infer", "predictions", (), _PREDICT, True),
+    _Row("post", "/predictions/{model_name}", "predictions", (), _PREDICT, True),
+    _Row("post", "/predictions/{model_name}/{model_version}", "version_predictions", (), _PREDICT, True),
+)
+_MANAGEMENT = (
+    _Row("get", "/models", "listModels", ("limit", "next_page_token")),
+    _Row("post", "/models", "registerModel", _REGISTER, (200, 202, 210, 400, 404, 409, 500)),
+    _Row("get", _MODEL, "describeModel", (), (200, 404, 500)),
+    _Row("put", _MODEL, "setAutoScale", _AUTO_SCALE, _SCALE),
+    _Row("delete", _MODEL, "unregisterModel", _UNREGISTER, (200, 202, 404, 408, 500)),
+    _Row("get", _VERSION, "version_describeModel", (), (200, 404, 500)),
+    _Row("put", _VERSION, "version_setAutoScale", _AUTO_SCALE, _SCALE),
+    _Row("delete", _VERSION, "version_unregisterModel", _UNREGISTER, (200, 202, 404, 408, 500)),
+    _Row("put", f"{_VERSION}/set-default", "setDefault", (), (200, 404, 500)),
+)
+_ERROR = {
+    "type": "object",
+    "required": ["code", "type", "message"],
+    "properties": {
+        "code": {"type": "integer", "description": "Error code."},
+        "type": {"type": "string", "description": "Error type."},
+        "message": {"type": "string", "description": "Error message."},
+    },
+}
+
+
+def document(*, inference: bool, management: bool, metrics: bool) -> dict[str, Any]:
+    """The description of a listener with these APIs. The metrics route is listed with either of the others."""
+    rows = [*_COMMON, *(_INFERENCE if inference else ()), *(_MANAGEMENT if management else ())]
+    if metrics or inference or management:
+        rows += _METRICS
+    return _document(rows)
+
+
+def model_document(model: str) -> dict[str, Any]:
+    """The description of one model whose handler gives none."""
+    rows = (row for row in _INFERENCE if "{model_name}" in row.path)
+    named = (
+        _Row(row.method, row.path.replace("{model_name}", model), row.operation, (), row.statuses, True) for row in rows
+    )
+    return _document(named)
+
+
+def _document(rows: Iterable[_Row]) -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        paths.setdefault(row.path, {})[row.method] = _operation(row)
+    return {
+        "openapi": "3.0.1",
+        "info": {
+            "title": "TorchServe APIs",
+            "description": "TorchServe's REST APIs, served by Argosy; /openapi.json has everything.",
+            "version": argosy.__version__,
+        },
+        "paths": paths,
+    }
+
+
+def _operation(row: _Row) -> dict[str, Any]:
+    operation: dict[str, Any] = {"operationId": row.operation}
+    parameters = [
+        {"in": "path", "name": name, "required": True, "schema": {"type": "string"}}
+        for name in _PATH_PARTS
+        if f"{{{name}}}" in row.path
+    ]
+    parameters += [
+        {"in": "query", "name": name, "required": name == "url", "schema": {"type": _kind(name)}} for name in row.query
+    ]
+    if parameters:
+        operation["parameters"] = parameters
+    if row.takes_body:
+        operation["requestBody"] = {
+            "description": "Input data: as the model's handler defines it.",
+            "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}},
+            "required": True,
+        }
+    operation["responses"] = {str(status): _response(status) for status in row.statuses}
+    return operation
+
+
+def _kind(name: str) -> str:
+    if name in _INTEGERS:
+        return "integer"
+    return "boolean" if name in _FLAGS else "string"
+
+
+def _response(status: int) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": _WORDS[status]}
+    if status >= 400:
+        response["content"] = {"application/json": {"schema": _ERROR}}
+    return response
