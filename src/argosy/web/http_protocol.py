@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.events import TimerHandle
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import httptools
@@ -39,12 +39,22 @@ _TYPES = {
 }
 
 
-class GuardedState(ServerState):
-    """What all connections share: uvicorn's state, our limits and metrics."""
+def openai_rejection(status: int, message: str) -> bytes:
+    """The body in OpenAI's shape."""
+    detail = {"message": message, "type": _TYPES[status], "param": None, "code": status}
+    return msgspec.json.encode({"error": detail, "message": message, "object": "error"})
 
-    def __init__(self, limits: LimitsSpec, metrics: Metrics) -> None:
+
+class GuardedState(ServerState):
+    """What all connections share: uvicorn's state, our limits and metrics.
+
+    rejection: the JSON body of an answer given without the application, from status and message.
+    """
+
+    def __init__(self, limits: LimitsSpec, metrics: Metrics, rejection: Callable[[int, str], bytes]) -> None:
         super().__init__()
         self.limits = limits
+        self.rejection = rejection
         self.gone = metrics.counter("argosy_client_disconnects", "gone")
         self.stalled = metrics.counter("argosy_client_disconnects", "stalled")
         # Connections that owe us a whole request, the one that has for longest first.
@@ -277,8 +287,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def _reject(self, status: int, message: str) -> None:
         """Answer without the application, and close. Never inside another answer: then only close."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            detail = {"message": message, "type": _TYPES[status], "param": None, "code": status}
-            body = msgspec.json.encode({"error": detail, "message": message, "object": "error"})
+            body = self._state.rejection(status, message)
             head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
             self.transport.write(STATUS_LINE[status] + head + body)
         self.transport.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 import uvicorn
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp
 from argosy.core.errors import SpecError
 from argosy.core.web_spec import WebSpec
 from argosy.observe.metrics import Metrics
-from argosy.web.http_protocol import GuardedProtocol, GuardedState
+from argosy.web.http_protocol import GuardedProtocol, GuardedState, openai_rejection
 
 _BACKLOG = 2048
 
@@ -68,12 +69,19 @@ def _bind_unix(spec: WebSpec) -> socket.socket:
 
 
 class Listener:
-    """Accepts connections for one application."""
+    """Accepts connections for one application. rejection: what is answered to who never reaches it, as JSON."""
 
-    def __init__(self, spec: WebSpec, bound: socket.socket, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        spec: WebSpec,
+        bound: socket.socket,
+        metrics: Metrics,
+        *,
+        rejection: Callable[[int, str], bytes] = openai_rejection,
+    ) -> None:
         self._spec = spec
         self._bound = bound
-        self._state = GuardedState(spec.limits, metrics)
+        self._state = GuardedState(spec.limits, metrics, rejection)
         self._server: asyncio.Server | None = None
 
     @property

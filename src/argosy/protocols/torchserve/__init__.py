@@ -11,8 +11,8 @@ Nothing here knows an archive, a process or a handler. Read first: `predictions.
 from __future__ import annotations
 
 from argosy.protocols.torchserve.answers import REPLY_HEADERS
-from argosy.protocols.torchserve.errors import ErrorShape
+from argosy.protocols.torchserve.errors import ErrorShape, rejection
 from argosy.protocols.torchserve.routes import Api, Parts, paths_of, routes_of
 from argosy.protocols.torchserve.settings import WireSettings
 
-__all__ = ["REPLY_HEADERS", "Api", "ErrorShape", "Parts", "WireSettings", "paths_of", "routes_of"]
+__all__ = ["REPLY_HEADERS", "Api", "ErrorShape", "Parts", "WireSettings", "paths_of", "rejection", "routes_of"]

@@ -89,6 +89,12 @@ class WireError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cause: str = ""
 
 
+def rejection(status: int, message: str) -> bytes:
+    """The body of an answer that is given before any route is asked: not HTTP, too slow, too large a head."""
+    kind = "ServiceUnavailableException" if status == 503 else "BadRequestException"
+    return encode(WireError(code=status, type=kind, message=message))
+
+
 class Refusal(HTTPException):
     """An answer that TorchServe has its own status and exception name for, and no error of ours says."""
 
