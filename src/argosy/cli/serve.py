@@ -13,6 +13,7 @@ import typer
 
 from argosy.cli.spec_flags import WEB_PLACES, pairs, spec_from
 from argosy.cli.torchserve_options import (
+    AllowContent,
     Compat,
     DisableTokenAuth,
     EnableModelApi,
@@ -23,8 +24,10 @@ from argosy.cli.torchserve_options import (
     ModelStore,
     NoConfigSnapshots,
     PluginsPath,
+    ShowCauses,
     Start,
     TorchServe,
+    WorkerEnv,
     WorkflowStore,
     is_torchserve,
     torchserve_spec,
@@ -185,6 +188,9 @@ def command(
     compat: Compat = None,
     metrics_set: MetricsSet = None,
     enable_model_api: EnableModelApi = None,
+    show_causes: ShowCauses = None,
+    allow_content: AllowContent = None,
+    worker_env: WorkerEnv = None,
     no_config_snapshots: NoConfigSnapshots = False,
     start: Start = False,
     foreground: Foreground = False,

@@ -51,6 +51,21 @@ EnableModelApi = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+ShowCauses = Annotated[
+    bool | None,
+    typer.Option(
+        "--show-causes/--no-show-causes",
+        help="Answer a handler's failure with its exception. [on loopback]",
+        rich_help_panel=_PANEL,
+    ),
+]
+AllowContent = Annotated[
+    list[str] | None, typer.Option(help="Load weights that are programs: torchscript.", rich_help_panel=_PANEL)
+]
+WorkerEnv = Annotated[
+    list[str] | None,
+    typer.Option("--worker-env", help="Name of a variable that handlers may see.", rich_help_panel=_PANEL),
+]
 NoConfigSnapshots = Annotated[
     bool,
     typer.Option(
@@ -94,12 +109,27 @@ _OF_ENGINES = (
     "max_queue_seconds",
     "deadline_seconds",
 )
-_OWN = ("torchserve", "model_store", "load_models", "compat", "metrics_set", "enable_model_api", "start")
+_OWN = (
+    "torchserve",
+    "model_store",
+    "load_models",
+    "compat",
+    "metrics_set",
+    "enable_model_api",
+    "show_causes",
+    "allow_content",
+    "worker_env",
+    "start",
+)
+# Of ours, what is a field of the spec as it is.
+_FIELDS = ("model_store", "compat", "metrics_set", "enable_model_api", "show_causes", "allow_content", "worker_env")
 
 _PLACES: Mapping[str, Place] = {
     **WEB_PLACES,
     "allow_source": ("allow_sources",),
     "metrics_set": ("metrics_settings", "label_set"),
+    "show_causes": ("shows_causes",),
+    "worker_env": ("worker_variables",),
     **{name: ("network", name) for name in ("hf_endpoint", "ms_endpoint", "allow_private_addresses")},
     "connections": ("network", "num_connections"),
 }
@@ -135,7 +165,7 @@ def torchserve_spec(config: Path | None, flags: dict[str, Any]) -> tuple[TorchSe
     for line in found.notes:
         note(line)
     taken = {name: value for name, value in without_torchserve(flags).items() if name != "model"}
-    taken |= {name: flags.get(name) for name in ("model_store", "compat", "metrics_set", "enable_model_api")}
+    taken |= {name: flags.get(name) for name in _FIELDS}
     taken["load_models"] = _load_models(flags)
     spec = spec_from(
         TorchServeSpec,

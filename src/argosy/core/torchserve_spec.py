@@ -114,6 +114,7 @@ class TorchServeSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
     True: anyone who reaches the address; False: nobody registers and unregisters (405, as TorchServe).
     shows_causes: an answer about a failed handler tells its exception; None = on a loopback address.
     allow_content: kinds of weights that are refused otherwise, because reading them runs code (`torchscript`).
+    worker_variables: names of environment variables that handlers may see beyond harmless ones.
     snapshot_dir: where the running configuration is written after every change; None = nowhere.
     store: where archives are unpacked and environments built; None = the user's cache.
     """
@@ -139,6 +140,7 @@ class TorchServeSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
     shows_causes: bool | None = None
     allow_sources: tuple[str, ...] = ()
     allow_content: tuple[str, ...] = ()
+    worker_variables: tuple[str, ...] = ()
     network: NetworkSettings = NetworkSettings()
     snapshot_dir: Path | None = None
     store: Path | None = None

@@ -31,9 +31,7 @@ _SUFFIXES = (".mar", ".model", ".tar.gz", ".tgz")
 class ArchiveLocations:
     """The archives a server may open. model_store: bare names are in it. root: where fetched ones are kept."""
 
-    def __init__(
-        self, model_store: Path, root: Path, allow_sources: Sequence[str], network: NetworkSettings
-    ) -> None:
+    def __init__(self, model_store: Path, root: Path, allow_sources: Sequence[str], network: NetworkSettings) -> None:
         self._model_store = model_store.resolve()
         self._root = root
         self._allow_sources = tuple(allow_sources)

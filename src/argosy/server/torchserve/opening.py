@@ -1,0 +1,116 @@
+"""From what a caller registers to a model that can be run: its archive, checked and unpacked, and how to run it.
+
+How a version is run is settled here, each line over the one before:
+
+    config.properties and flags  <  model-config.yaml  <  `models` of config.properties, or a snapshot  <  the call
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+
+from argosy.artifacts.archives.contents import ContentKind
+from argosy.artifacts.archives.opening import open_archive
+from argosy.artifacts.archives.settings_file import decode_settings
+from argosy.artifacts.store import default_store_root
+from argosy.core.errors import SpecError
+from argosy.core.model_archive import ModelArchive, VersionSettings
+from argosy.core.torchserve_spec import HandlerDefaults, StartVersion, TorchServeSpec
+from argosy.server.torchserve.locations import ArchiveLocations
+from argosy.serving.predictions.administration import OpenedModel
+from argosy.serving.predictions.requests import RegisterOptions
+
+
+class ArchivePlaces(msgspec.Struct, frozen=True):
+    """Directories below the store's root. `argosy archive prepare` uses the same ones."""
+
+    root: Path
+
+    @property
+    def unpacked(self) -> Path:
+        """Archives by digest, and those that were fetched."""
+        return self.root / "archives"
+
+    @property
+    def environments(self) -> Path:
+        """What archives' requirements files ask for."""
+        return self.root / "environments"
+
+
+class ModelOpening:
+    """Opens archives as one server's spec says."""
+
+    def __init__(self, spec: TorchServeSpec) -> None:
+        if spec.model_store is None:
+            raise SpecError("no model store: pass --model-store DIR")
+        self._spec = spec
+        self._places = ArchivePlaces(spec.store or default_store_root())
+        self._allowed = _allowed_content(spec.allow_content)
+        self.locations = ArchiveLocations(spec.model_store, self._places.unpacked, spec.allow_sources, spec.network)
+
+    async def open(self, options: RegisterOptions) -> OpenedModel:
+        """The model a caller registers. Raises: NotFound, ArtifactError, SpecError, InvalidRequest."""
+        path = await self.locations.find(options.url)
+        archive = await asyncio.to_thread(
+            open_archive,
+            path,
+            self._places.unpacked,
+            url=options.url,
+            environments=self._places.environments,
+            allowed=self._allowed,
+        )
+        archive = with_handler(archive, options.handler, self._spec.handlers)
+        name = options.model_name or archive.manifest.model.model_name
+        row = self._spec.models.get(name, {}).get(archive.manifest.model.model_version)
+        base = start_settings(self._spec, is_at_start=options.is_loaded_at_startup)
+        settings = decode_settings(archive.config, base, f"{path.name}: {archive.manifest.model.config_file}")
+        return OpenedModel(archive=archive, settings=with_row(settings, row))
+
+
+def _allowed_content(names: tuple[str, ...]) -> frozenset[ContentKind]:
+    if unknown := [name for name in names if name != ContentKind.TORCHSCRIPT]:
+        raise SpecError(f"--allow-content {unknown[0]!r} is not possible: only torchscript is")
+    return frozenset(ContentKind(name) for name in names)
+
+
+def start_settings(spec: TorchServeSpec, *, is_at_start: bool) -> VersionSettings:
+    """What a version is run with where its archive says nothing.
+
+    TorchServe gives models of the start a worker per core, and those registered later none.
+    """
+    num_workers = spec.workers_per_model
+    if num_workers is None:
+        num_workers = len(os.sched_getaffinity(0)) if is_at_start else 0
+    return msgspec.structs.replace(spec.version_defaults, min_workers=num_workers, max_workers=max(num_workers, 1))
+
+
+def with_row(settings: VersionSettings, row: StartVersion | None) -> VersionSettings:
+    """The settings with what `models` or a snapshot says of this version. A maximum follows its minimum up."""
+    if row is None:
+        return settings
+    given = {
+        name: getattr(row, name)
+        for name in StartVersion.__struct_fields__
+        if name not in ("archive", "is_default") and getattr(row, name) is not None
+    }
+    if row.min_workers is not None:
+        given["max_workers"] = max(row.max_workers or row.min_workers, row.min_workers)
+    elif row.max_workers is not None:
+        given["min_workers"] = min(settings.min_workers, row.max_workers)
+    return msgspec.structs.replace(settings, **given)
+
+
+def with_handler(archive: ModelArchive, handler: str, defaults: HandlerDefaults) -> ModelArchive:
+    """The archive with the handler a caller names, and defaults where its manifest has nothing."""
+    model = archive.manifest.model
+    changed = msgspec.structs.replace(
+        model,
+        handler=handler or model.handler or defaults.handler,
+        service_envelope=model.service_envelope or defaults.envelope,
+    )
+    manifest = msgspec.structs.replace(archive.manifest, model=changed)
+    return msgspec.structs.replace(archive, manifest=manifest)
