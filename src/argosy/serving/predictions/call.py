@@ -9,6 +9,7 @@ alone gets the error; it is not tried again, or one bad request would end worker
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
@@ -17,7 +18,9 @@ import msgspec
 from argosy.core.errors import ArgosyError, EngineDead, EngineError, HandlerError, OutOfResources, WorkerDied
 from argosy.core.interfaces import Predictor
 from argosy.core.prediction import Prediction
-from argosy.serving.predictions.job import Job
+from argosy.serving.predictions.job import Job, Question
+
+logger = logging.getLogger(__name__)
 
 
 class Call:
@@ -26,7 +29,7 @@ class Call:
     def __init__(self, jobs: Sequence[Job], clock: Callable[[], float]) -> None:
         self._jobs = jobs
         self._clock = clock
-        self._limit: asyncio.Timeout | None = None
+        self._limit: asyncio.Timeout | None = None  # while the call runs
         self._is_abandoned = False
 
     async def run(self, predictor: Predictor, timeout_seconds: float) -> ArgosyError | None:
@@ -34,19 +37,19 @@ class Call:
 
         timeout_seconds: longest wait for the next piece. Cancels: the predictor's call is closed.
         """
-        loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout_seconds) as self._limit:
-                async with aclosing(predictor.predict([job.request for job in self._jobs])) as pieces:
-                    async for piece in pieces:
-                        self._deliver(piece)
-                        if not piece.is_last and not self._is_abandoned:
-                            self._limit.reschedule(loop.time() + timeout_seconds)
-        except TimeoutError:
-            return None if self._is_abandoned else _hung(timeout_seconds)
+            async with asyncio.timeout(timeout_seconds) as limit:
+                self._limit = limit
+                if isinstance(self._jobs[0], Question):
+                    await self._ask(self._jobs[0], predictor)
+                else:
+                    await self._predict(predictor, timeout_seconds)
         except ArgosyError as error:
             return error
-        except Exception as error:  # noqa: BLE001  # boundary: whatever a predictor raises is this call's error
+        except Exception as error:  # boundary: whatever else a predictor raises is this call's error
+            if limit.expired():
+                return None if self._is_abandoned else _hung(timeout_seconds)
+            logger.exception("a predictor failed")
             return EngineError(f"the predictor failed with {type(error).__name__}: {error}; see the server's log")
         finally:
             self._limit = None
@@ -65,13 +68,24 @@ class Call:
         for job in self._jobs:
             if job.ending is not None:
                 continue
-            if len(self._jobs) > 1 and not job.has_streamed:
+            if len(self._jobs) > 1 and job.may_repeat and not job.has_streamed:
                 job.is_alone = True
                 job.started = None
                 again.append(job)
             else:
                 job.fail(error, now)
         return again
+
+    async def _predict(self, predictor: Predictor, timeout_seconds: float) -> None:
+        async with aclosing(predictor.predict([job.request for job in self._jobs])) as pieces:
+            async for piece in pieces:
+                self._deliver(piece)
+                if not piece.is_last and self._limit is not None and not self._is_abandoned:
+                    self._limit.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
+
+    async def _ask(self, question: Question, predictor: Predictor) -> None:
+        question.answer = await predictor.describe()
+        question.deliver(Prediction(index=0, body=b""), self._clock())
 
     def _deliver(self, piece: Prediction) -> None:
         if not 0 <= piece.index < len(self._jobs):

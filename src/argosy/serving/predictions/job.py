@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from enum import Enum
+from typing import Any
 
 from argosy.core.errors import ArgosyError, EngineError
 from argosy.core.prediction import Prediction, PredictRequest
@@ -27,12 +28,13 @@ class Ending(Enum):
 class Job:
     """One request. arrived, started, ended: seconds of the version's clock; None = not yet.
 
-    is_alone: it was in a batch that failed and is tried once more by itself.
+    is_alone: it shares no call: it was in a batch that failed and is tried once more. may_repeat: it may be tried
+    once more. has_streamed: its reader got a piece that was not the last.
     """
 
     __slots__ = (
         *("_buffered_bytes", "_pieces", "_waiter", "arrived", "ended", "ending", "error", "has_streamed"),
-        *("is_alone", "request", "started", "timer"),
+        *("is_alone", "may_repeat", "request", "started", "timer"),
     )
 
     def __init__(self, request: PredictRequest, arrived: float) -> None:
@@ -43,6 +45,7 @@ class Job:
         self.ending: Ending | None = None
         self.error: ArgosyError | None = None
         self.is_alone = False
+        self.may_repeat = True
         self.has_streamed = False
         self.timer: asyncio.TimerHandle | None = None
         self._pieces: deque[Prediction] = deque()
@@ -119,3 +122,14 @@ def _too_slow() -> EngineError:
         f"the client reads too slowly: {_MAX_BUFFERED_BYTES >> 20} MiB of its answer wait for it; read faster, "
         "or ask for the answer in one piece"
     )
+
+
+class Question(Job):
+    """Asks a handler to describe itself; `answer` is what it said, once the job is answered."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, arrived: float) -> None:
+        super().__init__(PredictRequest(request_id="", parts=()), arrived)
+        self.is_alone = True
+        self.answer: Any = None

@@ -2,19 +2,21 @@
 
 First come, first served. A job that must be tried alone goes to the head, and never shares a call. A client that
 leaves takes its job out at once. Takers sleep on a future each; one job wakes one taker. While a taker holds a batch
-open, the others leave the waiting jobs to it.
+open, the others leave the waiting jobs to it. Jobs of sequences have lines of their own, and are never held.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from argosy.core.batching import BatchPlan, closes_in
 from argosy.core.errors import ArgosyError
+from argosy.core.model_archive import SequenceSettings
 from argosy.serving.predictions.job import Job
+from argosy.serving.predictions.sequences import Sequences
 
 
 class Planner(Protocol):
@@ -32,14 +34,14 @@ class Planner(Protocol):
 class Taker:
     """Whoever makes one call after another: a worker, or one of the calls a predictor takes at a time.
 
-    is_leaving: it takes no more jobs; only in a queue that is being emptied does it go on until that is done.
+    is_leaving: it takes no more jobs but those nobody else will serve.
     """
 
     __slots__ = ("is_leaving", "waiter", "worker")
 
-    def __init__(self, worker: object) -> None:
+    def __init__(self, worker: object, *, is_leaving: bool = False) -> None:
         self.worker = worker
-        self.is_leaving = False
+        self.is_leaving = is_leaving
         self.waiter: asyncio.Future[None] | None = None
 
     def wake(self) -> None:
@@ -49,33 +51,34 @@ class Taker:
 
 
 class JobQueue:
-    """Bounded by `capacity`; jobs that come back to the head do not count against it.
+    """num_running: jobs in calls. is_emptying: no worker will follow, so those that leave serve what waits first."""
 
-    is_emptying: no worker will follow, so those that leave serve what waits first.
-    """
-
-    def __init__(self, capacity: int, planner: Planner, clock: Callable[[], float]) -> None:
-        self.capacity = capacity
+    def __init__(self, planner: Planner, sequences: SequenceSettings | None, clock: Callable[[], float]) -> None:
         self.num_running = 0
         self.is_emptying = False
         self._planner = planner
         self._clock = clock
         self._jobs: OrderedDict[Job, None] = OrderedDict()
+        self._sequences = None if sequences is None else Sequences(sequences)
         self._idle: dict[Taker, None] = {}
         self._holder: tuple[Taker, int] | None = None
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return len(self._jobs) if self._sequences is None else len(self._jobs) + len(self._sequences)
 
     @property
-    def num_idle(self) -> int:
+    def num_free_takers(self) -> int:
         """Takers that wait for a job, less the jobs they are about to get."""
-        return max(len(self._idle) - len(self._jobs), 0)
+        return max(len(self._idle) - len(self), 0)
 
     def push(self, job: Job) -> None:
-        """Let the job wait behind all others."""
-        self._jobs[job] = None
-        self._wake_one()
+        """Let the job wait behind all others. Raises: NoWorker, QueueFull for a job its sequence cannot take."""
+        if self._sequences is not None and job.request.sequence_id:
+            self._sequences.admit(job, self._clock())
+            self._wake_all()
+        else:
+            self._jobs[job] = None
+            self._wake_one()
 
     def push_front(self, jobs: Iterable[Job]) -> None:
         """Let the jobs wait before all others, in their order."""
@@ -87,21 +90,32 @@ class JobQueue:
     def remove(self, job: Job) -> None:
         """Take a job out, if it waits."""
         self._jobs.pop(job, None)
+        if self._sequences is not None:
+            self._sequences.remove(job, self._clock())
 
     def fail_all(self, error: ArgosyError) -> None:
         """End every job that waits."""
-        now = self._clock()
-        waiting = [*self._jobs]
+        waiting = [*self._jobs, *(self._sequences.clear() if self._sequences is not None else ())]
         self._jobs.clear()
-        for job in waiting:
-            job.fail(error, now)
+        self._fail([(job, error) for job in waiting])
+
+    def expire_sequences(self) -> float | None:
+        """End sequences whose time is over; in how many seconds to look again, None = not before one is pushed."""
+        if self._sequences is None:
+            return None
+        now = self._clock()
+        self._fail(self._sequences.expire(now))
+        expiry = self._sequences.next_expiry()
+        return None if expiry is None else expiry - now
 
     async def take(self, taker: Taker) -> list[Job]:
         """The jobs of the taker's next call; none = it shall leave. Cancels: no job is lost."""
         while True:
-            if taker.is_leaving and not (self.is_emptying and self._jobs):
+            if taker.is_leaving and not self._is_needed(taker):
                 self._wake_next()
                 return []
+            if self._sequences is not None and (jobs := self._pop_sequences(self._sequences, taker)):
+                return jobs
             if not self._jobs or self._holder is not None:
                 await self._sleep(taker)
                 continue
@@ -109,12 +123,31 @@ class JobQueue:
             if not next(iter(self._jobs)).is_alone and closes_in(plan, len(self._jobs), 0.0) > 0.0:
                 await self._hold(taker, plan)
             if jobs := self._pop(plan.batch_size):
-                self.num_running += len(jobs)
                 return jobs
 
-    def done(self, num_jobs: int) -> None:
-        """A call with so many jobs has ended."""
-        self.num_running -= num_jobs
+    def done(self, jobs: Sequence[Job]) -> None:
+        """The call with these jobs has ended."""
+        self.num_running -= len(jobs)
+        if self._sequences is not None:
+            now = self._clock()
+            for job in jobs:
+                self._sequences.done(job, now)
+            self._wake_all()
+
+    def worker_leaves(self, worker: object) -> None:
+        """The worker is about to leave: its sequences take no more requests."""
+        if self._sequences is not None:
+            self._sequences.close_of(worker)
+
+    def worker_gone(self, worker: object, error: ArgosyError | None) -> None:
+        """The worker's predictor has ended: so have its sequences."""
+        if self._sequences is not None:
+            self._fail(self._sequences.end_of(worker, error))
+
+    def _is_needed(self, taker: Taker) -> bool:
+        if self._sequences is not None and self._sequences.has_waiting(taker.worker):
+            return True
+        return self.is_emptying and len(self) > 0
 
     def _pop(self, most: int) -> list[Job]:
         jobs: list[Job] = []
@@ -126,8 +159,22 @@ class JobQueue:
             jobs.append(job)
             if job.is_alone:
                 break
+        self.num_running += len(jobs)
         self._wake_next()
         return jobs
+
+    def _pop_sequences(self, sequences: Sequences, taker: Taker) -> list[Job]:
+        ready = sequences.num_ready(taker.worker)
+        if not ready:
+            return []
+        jobs = sequences.take(taker.worker, self._planner.plan(ready, ready).batch_size)
+        self.num_running += len(jobs)
+        return jobs
+
+    def _fail(self, lost: Sequence[tuple[Job, ArgosyError]]) -> None:
+        now = self._clock()
+        for job, error in lost:
+            job.fail(error, now)
 
     async def _sleep(self, taker: Taker) -> None:
         taker.waiter = asyncio.get_running_loop().create_future()
@@ -161,15 +208,19 @@ class JobQueue:
             self._planner.held(self._clock() - began)
 
     def _wake_one(self) -> None:
-        if self._holder is not None:
-            holder, wait_for = self._holder
-            if len(self._jobs) >= wait_for or next(iter(self._jobs)).is_alone:
-                holder.wake()
-        else:
+        if self._holder is None:
             self._wake_next()
+            return
+        holder, wait_for = self._holder
+        if len(self._jobs) >= wait_for or next(iter(self._jobs)).is_alone:
+            holder.wake()
 
     def _wake_next(self) -> None:
         if self._jobs and self._idle and self._holder is None:
             taker = next(iter(self._idle))
             del self._idle[taker]
+            taker.wake()
+
+    def _wake_all(self) -> None:
+        for taker in self._idle:
             taker.wake()

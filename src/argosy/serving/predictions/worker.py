@@ -1,17 +1,20 @@
 """A seat among a version's workers: its predictor is started, kept busy, watched, and replaced when it fails.
 
 One task per seat. It ends when the seat is given up (scaling down, unregistering): the running call is finished first.
+A predictor that died, hung or ran out of memory is closed, and another one started in its place, at once the first
+time and after longer and longer waits as long as none of its calls succeeds (F-03, F-04, F-05).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
 import msgspec
 
-from argosy.core.errors import ArgosyError, EngineError
+from argosy.core.errors import ArgosyError, EngineError, WorkerDied
 from argosy.core.interfaces import ConcurrentCalls, EndReports, Predictor
 from argosy.core.model_archive import VersionSettings
 from argosy.core.prediction_status import WorkerPhase, WorkerStatus
@@ -24,24 +27,23 @@ from argosy.serving.predictions.restarts import restart_wait_seconds
 logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 10.0
+_Over = asyncio.Future[ArgosyError | None]
 
 
 class Workplace(msgspec.Struct, frozen=True, kw_only=True):
-    """What the workers of one version share.
+    """What the workers of one version share. label: `name/version`, for the log.
 
-    label: `name/version`, for the log. on_change: a worker's phase changed. on_call: a call of so many jobs took so
-    long and succeeded.
+    on_change: a worker's phase changed. on_call: a call of so many jobs took so long and succeeded.
     """
 
     label: str
     queue: JobQueue
-    settings: Callable[[], VersionSettings]
+    settings: VersionSettings
     make_predictor: Callable[[int], Predictor]
     meters: PredictionMeters
     clock: Callable[[], float]
     on_change: Callable[[], None]
     on_call: Callable[[int, float], None]
-    calls: dict[Job, Call]
 
 
 class Worker:
@@ -56,26 +58,26 @@ class Worker:
         self.error: ArgosyError | None = None
         self.retry_at: float | None = None
         self.lost_at: float | None = workplace.clock()
-        self.predictor: Predictor | None = None
         self.is_leaving = False
         self.failed_starts = 0
         self._workplace = workplace
+        self._predictor: Predictor | None = None
         self._takers: list[Taker] = []
+        self._calls: dict[Job, Call] = {}  # those that can be ended before their time
         self._failures = 0
         self._starts = 0
-        self._left = asyncio.Event()
 
     def status(self) -> WorkerStatus:
         """What is known of it now. Never blocks."""
         status = WorkerStatus(
             seat=self.seat,
             phase=self.phase,
-            reason=self.error.message if self.error is not None and self.phase is WorkerPhase.FAILED else "",
+            reason=self.error.message if self.error is not None else "",
             restarts=max(self._starts - 1, 0),
         )
-        if self.predictor is None:
+        if self._predictor is None:
             return status
-        facts = self.predictor.facts()
+        facts = self._predictor.facts()
         return msgspec.structs.replace(
             status, pid=facts.pid, started_at=facts.started_at, memory_bytes=facts.memory_bytes
         )
@@ -83,25 +85,22 @@ class Worker:
     def leave(self) -> None:
         """Give the seat up once the running calls are answered. Never blocks."""
         self.is_leaving = True
+        self._workplace.queue.worker_leaves(self)
         if self.phase is WorkerPhase.READY:
             self._enter(WorkerPhase.DRAINING)
-        self._left.set()
         for taker in self._takers:
             taker.is_leaving = True
             taker.wake()
 
+    def withdraw(self, job: Job) -> None:
+        """Nobody wants this job's answer any more. A call that can be ended is, when that holds for all its jobs."""
+        if (call := self._calls.get(job)) is not None:
+            call.left()
+
     async def run(self) -> None:
         """Live until the seat is given up. Cancels: the predictor is closed; its jobs get an ending."""
-        while not self.is_leaving:
-            try:
-                error = await self._live()
-            except ArgosyError as failure:
-                error = failure
-            except Exception as failure:  # noqa: BLE001  # boundary: a broken predictor must not end the server
-                error = EngineError(
-                    f"worker {self.seat} of {self._workplace.label} failed: {type(failure).__name__}: {failure}"
-                )
-            if error is None:
+        while (error := await self._live()) is not None:
+            if self.is_leaving and not self._workplace.queue.is_emptying:
                 return
             await self._wait_for_retry(error)
 
@@ -109,45 +108,51 @@ class Worker:
         """One predictor from start to end; why it ended, None if the seat was given up."""
         self._enter(WorkerPhase.STARTING)
         self._starts += 1
-        place = self._workplace
-        predictor = place.make_predictor(self.seat)
+        error: ArgosyError | None = None
         try:
-            predictor.report_metrics(place.meters.handler_metric)
-            try:
+            async with contextlib.AsyncExitStack() as stack:
+                predictor = self._workplace.make_predictor(self.seat)
+                stack.push_async_callback(_close, predictor, self._workplace.label)
                 await self._start(predictor)
-            except Exception:
-                self.failed_starts += 1
-                raise
-            if self.is_leaving and not place.queue.is_emptying:
-                return None
-            self.predictor = predictor
-            self._enter(WorkerPhase.DRAINING if self.is_leaving else WorkerPhase.READY)
-            return await self._serve(predictor)
+                error = await self._serve(predictor)
+        except ArgosyError as failure:
+            error = failure
+        except Exception as failure:  # boundary: a broken predictor must not end the server
+            logger.exception("worker %d of %s failed", self.seat, self._workplace.label)
+            error = EngineError(
+                f"worker {self.seat} of {self._workplace.label} failed: {type(failure).__name__}: {failure}"
+            )
         finally:
-            self.predictor = None
+            self._predictor = None
             self._takers = []
-            await _close(predictor, place.label)
+            self._workplace.queue.worker_gone(self, error)
+        return error
 
     async def _start(self, predictor: Predictor) -> None:
-        began = self._workplace.clock()
-        seconds = self._workplace.settings().startup_timeout_seconds
+        place = self._workplace
+        began = place.clock()
+        seconds = place.settings.startup_timeout_seconds
+        predictor.report_metrics(place.meters.handler_metric)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds) as limit:
                 await predictor.start()
-        except TimeoutError:
+        except Exception as error:
+            self.failed_starts += 1
+            if not limit.expired():
+                raise
             raise EngineError(
-                f"worker {self.seat} of {self._workplace.label} was not ready within {seconds:g} s: "
-                "raise the startup timeout, or see its log for what it waits for"
-            ) from None
-        self._workplace.meters.worker_loaded(self.seat, self._workplace.clock() - began)
+                f"worker {self.seat} of {place.label} was not ready within {seconds:g} s: raise the startup timeout, "
+                "or see the log for what it waits for"
+            ) from error
+        place.meters.worker_loaded(self.seat, place.clock() - began)
 
     async def _serve(self, predictor: Predictor) -> ArgosyError | None:
         """Make calls until the predictor fails or the seat is given up."""
         count = predictor.max_concurrent_calls if isinstance(predictor, ConcurrentCalls) else 1
-        self._takers = [Taker(self) for _ in range(count)]
-        for taker in self._takers:
-            taker.is_leaving = self.is_leaving
-        over: asyncio.Future[ArgosyError | None] = asyncio.get_running_loop().create_future()
+        self._predictor = predictor
+        self._takers = [Taker(self, is_leaving=self.is_leaving) for _ in range(count)]
+        self._enter(WorkerPhase.DRAINING if self.is_leaving else WorkerPhase.READY)
+        over: _Over = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._make_calls(taker, predictor, over)) for taker in self._takers]
             if isinstance(predictor, EndReports):
@@ -158,37 +163,39 @@ class Worker:
                 for task in tasks:
                     task.cancel()
 
-    async def _make_calls(self, taker: Taker, predictor: Predictor, over: asyncio.Future[ArgosyError | None]) -> None:
+    async def _make_calls(self, taker: Taker, predictor: Predictor, over: _Over) -> None:
         queue = self._workplace.queue
         while jobs := await queue.take(taker):
             try:
-                error = await self._call(jobs, predictor)
+                error = await self._call(jobs, predictor, over)
             finally:
-                queue.done(len(jobs))
+                queue.done(jobs)
             if error is None:
                 self._failures = 0
             elif ends_worker(error):
-                if not over.done():
-                    over.set_result(error)
+                _settle(over, error)
                 return
         self._takers.remove(taker)
-        if not self._takers and not over.done():
-            over.set_result(None)
+        if not self._takers:
+            _settle(over, None)
 
-    async def _call(self, jobs: list[Job], predictor: Predictor) -> ArgosyError | None:
+    async def _call(self, jobs: list[Job], predictor: Predictor, over: _Over) -> ArgosyError | None:
         place = self._workplace
         began = place.clock()
         call = Call(jobs, place.clock)
         for job in jobs:
             job.started = began
             if isinstance(predictor, ConcurrentCalls):
-                place.calls[job] = call
-        error: ArgosyError | None = EngineError("the server ended before the request was answered: send it again")
+                self._calls[job] = call
+        error: ArgosyError | None = None
         try:
-            error = await call.run(predictor, place.settings().response_timeout_seconds)
+            error = await call.run(predictor, place.settings.response_timeout_seconds)
+        except asyncio.CancelledError:
+            error = (over.result() if over.done() and not over.cancelled() else None) or _cut_off()
+            raise
         finally:
             for job in jobs:
-                place.calls.pop(job, None)
+                self._calls.pop(job, None)
             if error is not None:
                 place.queue.push_front(call.settle(error))
         if error is None:
@@ -203,13 +210,9 @@ class Worker:
         seconds = restart_wait_seconds(self._failures)
         self.retry_at = self._workplace.clock() + seconds
         label = self._workplace.label
-        logger.warning("worker %d of %s failed: %s; next start in %g s", self.seat, label, error.message, seconds)
+        logger.warning("worker %d of %s failed: %s; it starts again in %g s", self.seat, label, error.message, seconds)
         self._enter(WorkerPhase.FAILED)
-        try:
-            async with asyncio.timeout(seconds):
-                await self._left.wait()
-        except TimeoutError:
-            pass
+        await asyncio.sleep(seconds)
         self.retry_at = None
 
     def _enter(self, phase: WorkerPhase) -> None:
@@ -222,11 +225,18 @@ class Worker:
         self._workplace.on_change()
 
 
-async def _watch(predictor: EndReports, over: asyncio.Future[ArgosyError | None]) -> None:
+async def _watch(predictor: EndReports, over: _Over) -> None:
     """Notice the end of a predictor that nobody calls. Cancels: stops watching."""
-    error = await predictor.ended()
+    _settle(over, await predictor.ended())
+
+
+def _settle(over: _Over, error: ArgosyError | None) -> None:
     if not over.done():
         over.set_result(error)
+
+
+def _cut_off() -> WorkerDied:
+    return WorkerDied("the model's worker was ended before it had answered: send the request again")
 
 
 async def _close(predictor: Predictor, label: str) -> None:
