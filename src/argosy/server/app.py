@@ -15,6 +15,7 @@ from argosy.observe.tracing import open_tracing
 from argosy.protocols import PROTOCOLS
 from argosy.server.replica import Replica
 from argosy.server.replica_state import ReplicaState
+from argosy.server.translate_page import PAGE_ASSETS, PAGE_PATH, ReplicaTranslations
 from argosy.web.access import door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.operations import Operations
@@ -24,8 +25,8 @@ from argosy.web.paths import Paths
 _PATHS = Paths(
     default_scope=Scope.INFER,
     scopes={REPLICA_REPORT_PATH: Scope.METRICS},
-    pages=frozenset({"/"}),
-    page_prefixes=("/assets/",),
+    pages=frozenset({"/", PAGE_PATH}),
+    page_prefixes=("/assets/", PAGE_ASSETS),
     any_phase=frozenset({REPLICA_REPORT_PATH}),
 )
 _ABOUT = "An open model behind the OpenAI API."
@@ -47,6 +48,7 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
     routes = [
         *served,
         *chat_page().routes(),
+        *ReplicaTranslations(replica.registry).routes(),
         *Operations(replica, metrics, _ABOUT).routes(served),
     ]
     settings = EdgeSettings(

@@ -1,4 +1,4 @@
-"""A page for browsers: the files of a directory at `/` and `/assets/…`, under a policy that allows nothing foreign.
+"""A page for browsers: the files of a directory and where it stands, under a policy that allows nothing foreign.
 
 Files are read once, at start, into a table of names; a request can only name an entry of that table, so there is no
 path to traverse and no link to follow (D-21).
@@ -7,6 +7,7 @@ path to traverse and no link to follow (D-21).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -46,17 +47,29 @@ def chat_page() -> Page:
     return Page(resources.files("argosy.web") / "chat_page")
 
 
-class Page:
-    """The files of one directory as routes."""
+def translate_page() -> Page:
+    """The page to translate with whatever model a server has for it, at `/translate`, in the chat page's style."""
+    pages = resources.files("argosy.web")
+    return Page(
+        pages / "translate_page",
+        at="/translate",
+        borrowed={name: pages / "chat_page" / name for name in ("style.css", "icon.svg")},
+    )
 
-    def __init__(self, directory: Traversable) -> None:
+
+class Page:
+    """The files of one directory as routes. borrowed: files of another page under names of this one."""
+
+    def __init__(self, directory: Traversable, *, at: str = "", borrowed: Mapping[str, Traversable] = {}) -> None:
+        self._at = at
         self._assets = dict(_read(directory, "")) if directory.is_dir() else {}
+        self._assets |= {name: _asset(file) for name, file in borrowed.items()}
 
     def routes(self) -> list[Route]:
-        """`/` and `/assets/{name}`; none if there is no page."""
+        """`/` and `/assets/{name}` (or, at "/x", `/x` and `/x/assets/{name}`); none if there is no page."""
         if "index.html" not in self._assets:
             return []
-        return [Route("/", self.index), Route("/assets/{name:path}", self.asset)]
+        return [Route(self._at or "/", self.index), Route(f"{self._at}/assets/{{name:path}}", self.asset)]
 
     async def index(self, request: Request) -> Response:
         """The page itself."""
@@ -85,11 +98,18 @@ def _read(directory: Traversable, prefix: str) -> list[tuple[str, Asset]]:
     found: list[tuple[str, Asset]] = []
     for entry in directory.iterdir():
         name = prefix + entry.name
-        suffix = "." + entry.name.rpartition(".")[2]
         if entry.is_dir():
             found.extend(_read(entry, name + "/"))
-        elif suffix in _CONTENT_TYPES:
-            content = entry.read_bytes()
-            etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-            found.append((name, Asset(content=content, content_type=_CONTENT_TYPES[suffix], etag=etag)))
+        elif _suffix(entry) in _CONTENT_TYPES:
+            found.append((name, _asset(entry)))
     return found
+
+
+def _asset(file: Traversable) -> Asset:
+    content = file.read_bytes()
+    etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    return Asset(content=content, content_type=_CONTENT_TYPES[_suffix(file)], etag=etag)
+
+
+def _suffix(file: Traversable) -> str:
+    return "." + file.name.rpartition(".")[2]

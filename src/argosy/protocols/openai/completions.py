@@ -62,7 +62,9 @@ class TextCompletions:
         check_stream_options(fields)
         model = find_model(self._registry, fields.model)
         logprobs = wanted_logprobs(fields)
-        max_tokens = DEFAULT_MAX_TOKENS if fields.max_tokens is None else fields.max_tokens
+        # An encoder-decoder's answer is a whole text that ends by itself; cut at 16 tokens it would be a wrong one.
+        default = None if model.info.is_encoder_decoder else DEFAULT_MAX_TOKENS
+        max_tokens = default if fields.max_tokens is None else fields.max_tokens
         sampling = sampling_overrides(fields, max_tokens=max_tokens, logprobs=logprobs)
         request_id = self._stamps.new_id()
         options = await generate_options(fields, request, request_id=request_id, sampling=sampling, model=model)
