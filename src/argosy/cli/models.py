@@ -56,7 +56,7 @@ def list_models(store: StoreOption = None, as_json: JsonOption = False) -> None:
             _count(model.num_parameters),
             model.dtype,
             f"{model.max_model_len:,}",
-            _bytes(model.size_bytes),
+            terminal.size_text(model.size_bytes),
             _age(time.time() - model.created),
             model.digest.removeprefix("sha256:")[:12],
         )
@@ -74,7 +74,7 @@ def catalog(store: StoreOption = None, as_json: JsonOption = False) -> None:
     table = terminal.table("name", "here", "size", "license", "description", right=_NUMBERS)
     for entry in entries:
         is_here = "yes" if entry.name in here else ""
-        table.add_row(entry.name, is_here, _bytes(entry.size_bytes), entry.license, entry.description)
+        table.add_row(entry.name, is_here, terminal.size_text(entry.size_bytes), entry.license, entry.description)
     terminal.console.print(table)
 
 
@@ -145,8 +145,8 @@ def show(model: ModelArgument, store: StoreOption = None, as_json: JsonOption = 
         "layers": f"{info.num_layers} of width {info.hidden_size}",
         "attention": f"{info.num_heads} heads of {info.head_dim}, {info.num_kv_heads} of keys and values",
         "vocabulary": f"{info.vocab_size:,}",
-        "context": f"{info.max_model_len:,} tokens, {_bytes(info.kv_bytes_per_token())} of cache each",
-        "size": _bytes(manifest.size_bytes),
+        "context": f"{info.max_model_len:,} tokens, {terminal.size_text(info.kv_bytes_per_token())} of cache each",
+        "size": terminal.size_text(manifest.size_bytes),
     }
     defaults = {
         name: value for name, value in msgspec.structs.asdict(info.sampling_defaults).items() if value is not None
@@ -157,7 +157,7 @@ def show(model: ModelArgument, store: StoreOption = None, as_json: JsonOption = 
     for field, value in rows.items():
         table.add_row(field, escape(value))
     for file in manifest.files:
-        table.add_row("file", f"{escape(file.path)}  {_bytes(file.size_bytes)}  {file.sha256}")
+        table.add_row("file", f"{escape(file.path)}  {terminal.size_text(file.size_bytes)}  {file.sha256}")
     terminal.console.print(table)
 
 
@@ -214,7 +214,7 @@ def gc(
     where = _store(store)
     if not dry_run and not yes:
         planned = where.collect_garbage(dry_run=True)
-        question = f"Free {_bytes(planned.size_bytes)} in {len(planned.files)} files and directories?"
+        question = f"Free {terminal.size_text(planned.size_bytes)} in {len(planned.files)} files and directories?"
         if planned.files and not terminal.confirm(question, yes=False):
             terminal.note("nothing was freed; pass --yes to free without being asked")
             return exits.USAGE
@@ -261,7 +261,9 @@ def _tell_reclaimed(prefix: str, reclaimed: Any, *, dry_run: bool, as_json: bool
     would = "would free" if dry_run else "freed"
     number = len(reclaimed.files)
     plural = "" if number == 1 else "s"
-    terminal.console.print(f"{escape(prefix)}{would} {_bytes(reclaimed.size_bytes)} in {number} path{plural}")
+    terminal.console.print(
+        f"{escape(prefix)}{would} {terminal.size_text(reclaimed.size_bytes)} in {number} path{plural}"
+    )
     if dry_run:
         for file in reclaimed.files:
             terminal.console.print(f"  {escape(file)}", soft_wrap=True)
@@ -295,24 +297,15 @@ def _shown_progress(name: str) -> Iterator[Callable[[Any], None]]:
 def _plain_line(report: Any, name: str) -> str:
     parts = [f"{report.phase} {report.file or name}"]
     if report.bytes_done and report.bytes_total:
-        parts.append(f"{_bytes(report.bytes_done)} of {_bytes(report.bytes_total)}")
+        parts.append(f"{terminal.size_text(report.bytes_done)} of {terminal.size_text(report.bytes_total)}")
     if report.bytes_per_second:
-        parts.append(f"{_bytes(report.bytes_per_second)}/s")
+        parts.append(f"{terminal.size_text(report.bytes_per_second)}/s")
     if report.eta_seconds:
         parts.append(f"{_age(report.eta_seconds)} left")
     return ", ".join(parts)
 
 
 _NUMBERS = ("parameters", "context", "size", "age")
-
-
-def _bytes(size: float) -> str:
-    """A size as disks and hubs write it: powers of ten, three digits."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 999.5:
-            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
-        size /= 1000
-    return f"{size:.3g} TB"
 
 
 def _count(number: float) -> str:

@@ -130,6 +130,15 @@ def _least_width(column: Column) -> int:
     return min(width, _LEAST_MESSAGE_WIDTH) if column.header == _MESSAGE else width
 
 
+def size_text(size: float) -> str:
+    """A size as disks and hubs write it: powers of ten, three digits."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}" if unit != "B" else f"{size:.0f} B"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
 def byte_columns() -> tuple[ProgressColumn, ...]:
     """Progress of a download: name, bar, bytes, rate, time left."""
     return (

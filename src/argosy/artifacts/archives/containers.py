@@ -36,7 +36,7 @@ from argosy.artifacts.safe_zip import (
     copy_member,
     name_fault,
 )
-from argosy.core.errors import ArtifactError
+from argosy.core.errors import ArtifactError, NotFound
 
 MAX_READ_BYTES = 2 * CHUNK_BYTES
 _ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06")
@@ -68,11 +68,11 @@ class Member(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def form_of(path: Path) -> ArchiveForm:
-    """How the archive at `path` is packed, by its content. Raises: ArtifactError if it is none; OSError."""
+    """How the archive at `path` is packed, by its content. Raises: NotFound; ArtifactError if it is none; OSError."""
     if path.is_dir():
         return ArchiveForm.FOLDER
     if not path.is_file():
-        raise ArtifactError(f"there is no archive at {path}: give the path of a .mar, a .tar.gz or a directory")
+        raise NotFound(f"there is no archive at {path}: give the path of a .mar, a .tar.gz or a directory")
     with path.open("rb") as file:
         magic = file.read(4)
     if magic in _ZIP_MAGICS:

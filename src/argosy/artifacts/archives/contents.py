@@ -1,8 +1,8 @@
 """What a file of an archive is, by its first bytes and never by its name (D-04).
 
 Three kinds are refused unless the operator allows them: a pickle runs code when it is read; a TorchScript archive is a
-program; a zip inside holds what nobody has looked at, so it is looked at here. Weights come in formats that are
-numbers alone: safetensors, GGUF.
+program; a zip inside holds what nobody has looked at, so it is looked at here, and so is the start of a packed file.
+Weights come in formats that are numbers alone: safetensors, GGUF.
 
 A pickle of protocol 0 or 1 is plain text without a mark at its start; it is found by parsing: a file whose opcodes
 run, without being executed, from its first byte to the STOP at its last one. Tensors saved by old PyTorch are several
@@ -11,9 +11,14 @@ pickles one after the other, then raw numbers; the first of them is a mark of it
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import pickletools
 import tarfile
 import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -25,6 +30,12 @@ MAX_PARSED_BYTES = 2**20
 # numpy's own: a header of text, of which the type `|O` says that pickles follow.
 _NPY_MAGIC = b"\x93NUMPY"
 _GGUF_MAGIC = b"GGUF"
+_STREAMS: Mapping[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+}
+_ZLIB_MAGICS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _PROTO_OPCODE = 0x80
 _HIGHEST_PROTOCOL = 5
 
@@ -56,7 +67,7 @@ def kind_of(path: Path) -> ContentKind:
         return ContentKind.PICKLE if b"|O" in head else ContentKind.OTHER
     if _is_safetensors(head, path.stat().st_size):
         return ContentKind.SAFETENSORS
-    if _is_pickle(path, head) or _is_tar_of_pickles(path, head):
+    if _is_pickle(path, head) or _is_packed_pickle(path, head) or _is_tar_of_pickles(path, head):
         return ContentKind.PICKLE
     return ContentKind.OTHER
 
@@ -66,7 +77,7 @@ def _is_safetensors(head: bytes, size_bytes: int) -> bool:
 
 
 def _is_pickle(path: Path, head: bytes) -> bool:
-    if len(head) >= 2 and head[0] == _PROTO_OPCODE and 2 <= head[1] <= _HIGHEST_PROTOCOL:
+    if _is_marked(head):
         return True
     if not head or path.stat().st_size > MAX_PARSED_BYTES:
         return False
@@ -83,11 +94,33 @@ def _is_pickle(path: Path, head: bytes) -> bool:
 
 def _is_tar_of_pickles(path: Path, head: bytes) -> bool:
     """What PyTorch before 0.1.10 wrote: a tar of pickles, without compression."""
-    if b"\0" not in head or not tarfile.is_tarfile(path):
+    if b"\0" not in head:
         return False
-    with tarfile.open(path, "r:") as archive:
-        first = archive.next()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            first = archive.next()
+    except (tarfile.TarError, OverflowError, ValueError):
+        return False
     return first is not None and first.name.lstrip("./") in ("sys_info", "pickle", "storages", "tensors")
+
+
+def _is_packed_pickle(path: Path, head: bytes) -> bool:
+    """A compressed pickle, as joblib and many scripts write them; only its first bytes are unpacked."""
+    opened = next((opener for magic, opener in _STREAMS.items() if head.startswith(magic)), None)
+    try:
+        if opened is not None:
+            with opened(path) as file:
+                return _is_marked(file.read(HEAD_BYTES))
+        if head[:2] in _ZLIB_MAGICS:
+            with path.open("rb") as raw:
+                return _is_marked(zlib.decompressobj().decompress(raw.read(2**16), HEAD_BYTES))
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError):
+        return False
+    return False
+
+
+def _is_marked(head: bytes) -> bool:
+    return len(head) >= 2 and head[0] == _PROTO_OPCODE and 2 <= head[1] <= _HIGHEST_PROTOCOL
 
 
 def _kind_of_zip(path: Path) -> ContentKind:
@@ -109,7 +142,5 @@ def _holds_pickle(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
             head = member.read(HEAD_BYTES * 2)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
         raise ArtifactError(f"{info.filename!r} inside a zip cannot be read ({error}): make the zip again") from error
-    if head[:1] == b"\x80" and len(head) > 1 and 2 <= head[1] <= _HIGHEST_PROTOCOL:
-        return True
     is_nested = head.startswith(b"PK\x03\x04")
-    return is_nested or (head.startswith(_NPY_MAGIC) and b"|O" in head)
+    return is_nested or _is_marked(head) or (head.startswith(_NPY_MAGIC) and b"|O" in head)

@@ -1,20 +1,94 @@
-"""The packages an archive asks for: found when it is loaded, brought in only when somebody prepares it (D-14)."""
+"""The packages an archive asks for: found when it is loaded, brought in only when somebody prepares it (D-14).
+
+    ENVIRONMENTS/<key>/site-packages/      what is put on the path of its workers
+    ENVIRONMENTS/<key>/requirements.lock   every package that was installed, with version and hash
+    ENVIRONMENTS/<key>/environment.json    how it came about
+
+The key is that of the requirements and the Python (`requirements.py`), so archives that ask for the same share one.
+Preparing has two steps, and the first can stand alone: pip resolves, and its report becomes a lock; then exactly the
+lock is installed, by hash. What this installation has already (torch, transformers) counts as there and is not
+installed twice: pip runs for a bare virtual environment that sees our own packages. Only wheels are taken unless
+building is allowed, since building runs the package's code. An environment appears by a rename, whole or not at all.
+
+Why pip and not a resolver of our own: https://pip.pypa.io/en/stable/reference/installation-report/ gives all we need.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+import venv
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import Any
 
-from argosy.artifacts.archives.requirements import environment_key, required_packages
-from argosy.core.errors import ArtifactError
+import msgspec
+
+from argosy.artifacts.archives.containers import members_of
+from argosy.artifacts.archives.reading import CheckedArchive, top_directory
+from argosy.artifacts.archives.requirements import environment_key, is_wheel, package_name, required_packages
+from argosy.core.errors import ArtifactError, DeadlineExceeded, SpecError
 
 PACKAGES = "site-packages"
+LOCK = "requirements.lock"
+TIMEOUT_SECONDS = 3600.0
+_TOLD_LINES = 6
+
+
+class PackageSources(msgspec.Struct, frozen=True, kw_only=True):
+    """Where packages come from. Empty = what pip is configured to use.
+
+    is_offline: no index is asked. allows_building: source packages may be built, which runs their code.
+    """
+
+    index_url: str = ""
+    extra_index_urls: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    is_offline: bool = False
+    allows_building: bool = False
+
+    def arguments(self) -> list[str]:
+        """The same for pip."""
+        words = ["--index-url", self.index_url] if self.index_url else []
+        words += [word for url in self.extra_index_urls for word in ("--extra-index-url", url)]
+        words += [word for place in self.find_links for word in ("--find-links", place)]
+        words += ["--no-index"] if self.is_offline else []
+        return words if self.allows_building else [*words, "--only-binary", ":all:"]
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What `environment.json` says. packages: name -> version, as installed. created: unix seconds."""
+
+    requirements: tuple[str, ...]
+    packages: dict[str, str]
+    python: str
+    created: int
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """An environment that is there. directory: what goes on the path. was_there: nothing had to be done."""
+
+    directory: Path
+    lock: str
+    packages: dict[str, str]
+    was_there: bool
 
 
 def find_environment(path: Path, requirements: str, files: Collection[str], environments: Path) -> Path | None:
     """The directory with what the archive asks for, or None if it asks for nothing.
 
-    Raises: ArtifactError naming the command that prepares it; SpecError for requirements that are refused.
+    Raises: SpecError for requirements that are refused, or naming the command that prepares them.
     """
     packages = required_packages(requirements, f"{path.name}: requirements", files)
     if not packages:
@@ -22,8 +96,216 @@ def find_environment(path: Path, requirements: str, files: Collection[str], envi
     directory = environments / environment_key(packages) / PACKAGES
     if not directory.is_dir():
         shown = ", ".join(packages[:3]) + (", …" if len(packages) > 3 else "")
-        raise ArtifactError(
+        raise SpecError(
             f"{path.name} asks for packages ({shown}) and nothing is installed when a model is loaded: "
             f"run `argosy archive prepare {path.name}` once, then load it again"
         )
     return directory
+
+
+class Preparation:
+    """One archive's environment, being made. Blocks on pip, the disk and the network.
+
+    on_line: what pip says, line by line.
+    """
+
+    def __init__(
+        self,
+        archive: CheckedArchive,
+        environments: Path,
+        sources: PackageSources,
+        on_line: Callable[[str], None] = lambda _: None,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+    ) -> None:
+        self._archive = archive
+        self._environments = environments
+        self._sources = sources
+        self._on_line = on_line
+        self._deadline = time.monotonic() + timeout_seconds
+        self.packages = required_packages(
+            archive.statement.requirements, f"{archive.path.name}: requirements", archive.files
+        )
+
+    def lock(self) -> str:
+        """What would be installed, as a requirements file with hashes. Nothing is installed.
+
+        Raises: ArtifactError with what pip said; DeadlineExceeded.
+        """
+        with self._scratch() as scratch:
+            return self._resolve(scratch)
+
+    def prepare(self, lock: str = "") -> Prepared | None:
+        """Make the environment, unless it is there; None if nothing is asked for. lock: what to install, if known.
+
+        Raises: ArtifactError with what pip said; SpecError for a lock that is none; DeadlineExceeded.
+        """
+        if not self.packages:
+            return None
+        home = self._environments / environment_key(self.packages)
+        if (home / PACKAGES).is_dir() and not lock:
+            return _prepared(home, was_there=True)
+        with self._scratch() as scratch:
+            text = checked_lock(lock, self._archive.files) if lock else self._resolve(scratch)
+            self._install(scratch, text)
+            _publish(scratch, home, self.packages, text)
+        return _prepared(home, was_there=False)
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[Path]:
+        """A directory with a bare virtual environment, and the archive's own wheels."""
+        self._environments.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._environments, prefix=".prepare-") as directory:
+            scratch = Path(directory)
+            has_pip = importlib.util.find_spec("pip") is not None
+            venv.EnvBuilder(symlinks=True, with_pip=not has_pip).create(scratch / "venv")
+            _site(scratch).joinpath("base.pth").write_text("\n".join(_our_packages()) + "\n")
+            self._take_wheels(scratch)
+            yield scratch
+
+    def _take_wheels(self, scratch: Path) -> None:
+        wanted = {each.removeprefix("./") for each in self.packages if is_wheel(each)}
+        if not wanted:
+            return
+        top = top_directory(self._archive.path, dict.fromkeys(self._archive.files, 0))
+        with members_of(self._archive.path) as members:
+            for member in members:
+                if member.name.removeprefix(top) in wanted:
+                    with (scratch / Path(member.name).name).open("xb") as file:
+                        member.copy(file, lambda _: None)
+
+    def _resolve(self, scratch: Path) -> str:
+        requirements, report = scratch / "requirements.txt", scratch / "report.json"
+        requirements.write_text("\n".join(self.packages) + "\n")
+        self._pip(scratch, "install", "--dry-run", "--report", str(report), "--requirement", str(requirements))
+        return lock_text(msgspec.json.decode(report.read_bytes()), self.packages)
+
+    def _install(self, scratch: Path, lock: str) -> None:
+        path = scratch / LOCK
+        path.write_text(lock)
+        if any(line and not line.startswith("#") for line in lock.splitlines()):
+            self._pip(scratch, "install", "--no-deps", "--require-hashes", "--requirement", str(path))
+
+    def _pip(self, scratch: Path, verb: str, *arguments: str) -> None:
+        python = scratch / "venv" / "bin" / "python"
+        of_ours = importlib.util.find_spec("pip") is not None
+        start = [sys.executable, "-m", "pip", "--python", str(python)] if of_ours else [str(python), "-m", "pip"]
+        quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
+        command = [*start, verb, *quiet, *self._sources.arguments(), *arguments]
+        lines, code = _run(command, scratch, self._deadline, self._on_line)
+        if code:
+            errors = [line for line in lines if line.startswith("ERROR:")] or lines
+            said = " · ".join(errors[-_TOLD_LINES:])[:600]
+            hint = "" if self._sources.allows_building else " (packages that must be built need --allow-build)"
+            raise ArtifactError(f"the requirements of {self._archive.path.name} cannot be met{hint}: {said}")
+
+
+def _run(command: list[str], directory: Path, deadline: float, on_line: Callable[[str], None]) -> tuple[list[str], int]:
+    """Run to the end, or to the deadline. Returns the last lines and the exit code."""
+    child = subprocess.Popen(  # noqa: S603 - pip, with words we made
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=directory,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
+
+    def end() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+    alarm = threading.Timer(max(deadline - time.monotonic(), 0.0), end)
+    alarm.start()
+    lines: list[str] = []
+    try:
+        for line in child.stdout or ():
+            lines = [*lines[-200:], line.strip()]
+            on_line(line.rstrip())
+        code = child.wait()
+    finally:
+        alarm.cancel()
+        if child.poll() is None:
+            end()
+        child.wait()
+        if child.stdout is not None:
+            child.stdout.close()
+    if code == -signal.SIGKILL and time.monotonic() >= deadline:
+        raise DeadlineExceeded("pip took longer than it may: raise --timeout, or bring the packages nearer")
+    return lines, code
+
+
+def _site(scratch: Path) -> Path:
+    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    return scratch / "venv" / "lib" / python / PACKAGES
+
+
+def _our_packages() -> list[str]:
+    """Where this installation's own packages are."""
+    places = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    return [place for place in dict.fromkeys(places) if place and Path(place).is_dir()]
+
+
+def lock_text(report: Any, packages: tuple[str, ...]) -> str:
+    """The lock of a report of pip's: one package a line, by version and hash; what is there already as a comment."""
+    rows = []
+    for item in report["install"]:
+        about, came = item["metadata"], item["download_info"]
+        digest = came.get("archive_info", {}).get("hashes", {}).get("sha256")
+        if digest is None:
+            raise ArtifactError(f"pip gives no hash for {about['name']}: take it from an index or as a wheel")
+        file = Path(came["url"]).name
+        name = f"./{file}" if item.get("is_direct") else f"{about['name'].lower()}=={about['version']}"
+        rows.append(f"{name} --hash=sha256:{digest}")
+    installed = {package_name(row) for row in rows}
+    there = [name for each in packages if (name := package_name(each)) not in installed and not is_wheel(each)]
+    comments = [f"# {name} {version} is part of the installation" for name in there if (version := _version(name))]
+    return "\n".join([*sorted(comments), *sorted(rows)]) + "\n"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def checked_lock(text: str, files: Collection[str]) -> str:
+    """A lock somebody gives, normalised. Raises: SpecError unless every line has one version and a hash."""
+    lines = required_packages(text, "lock", files)
+    for line in lines:
+        if "--hash=" not in line or not (is_wheel(line.split()[0]) or re.match(r"[^\s;<>!~]+==[^\s*,]+\s", line)):
+            raise SpecError(f"lock: {line[:80]!r} must be `name==version --hash=sha256:…`: write it with --lock-only")
+    return "\n".join(lines) + "\n"
+
+
+def _publish(scratch: Path, home: Path, packages: tuple[str, ...], lock: str) -> None:
+    """Move what was installed to its place; one that somebody else made meanwhile stays."""
+    site = _site(scratch)
+    (site / "base.pth").unlink()
+    for left_over in ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"):
+        if importlib.util.find_spec("pip") is None:
+            shutil.rmtree(site / left_over, ignore_errors=True)
+    found = importlib.metadata.distributions(path=[str(site)])
+    record = Environment(
+        requirements=packages,
+        packages={each.metadata["Name"]: each.version for each in found},
+        python=sys.version.split()[0],
+        created=int(time.time()),
+    )
+    staged = scratch / "environment"
+    staged.mkdir()
+    site.replace(staged / PACKAGES)
+    (staged / LOCK).write_text(lock)
+    (staged / "environment.json").write_bytes(msgspec.json.encode(record))
+    if home.exists():
+        home.replace(scratch / "replaced")
+    staged.replace(home)
+
+
+def _prepared(home: Path, *, was_there: bool) -> Prepared:
+    record = msgspec.json.decode((home / "environment.json").read_bytes(), type=Environment)
+    return Prepared(
+        directory=home / PACKAGES, lock=(home / LOCK).read_text(), packages=record.packages, was_there=was_there
+    )

@@ -28,7 +28,7 @@ from argosy.artifacts.archives.reading import top_directory, understood
 from argosy.artifacts.durable import disk_full_means, fsync_directory, require_space, write_durably
 from argosy.artifacts.manifest import FileRecord, model_digest, record_of
 from argosy.artifacts.safetensors import read_safetensors
-from argosy.core.errors import ArtifactError, SpecError
+from argosy.core.errors import NotFound, SpecError
 from argosy.core.model_archive import ModelArchive
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ def open_archive(
 
     url: what it is registered as. environments: where `argosy archive prepare` put what it asks for.
     allowed: kinds of files that are refused otherwise (pickle, torchscript).
-    Raises: ArtifactError, SpecError naming archive, member and what to do. Blocks on the disk.
+    Raises: NotFound; ArtifactError for a container, SpecError for what it holds, naming archive, member and what to do.
     """
     unpacked = unpack(path, root.absolute(), on_bytes=on_bytes)
     record = unpacked.record
@@ -95,21 +95,21 @@ def open_archive(
     )
 
 
-def refusal(path: Path, name: str, kind: ContentKind) -> ArtifactError:
+def refusal(path: Path, name: str, kind: ContentKind) -> SpecError:
     """The error about weights that run code."""
     if kind is ContentKind.TORCHSCRIPT:
-        return ArtifactError(
+        return SpecError(
             f"{path.name}: {name} is a TorchScript program, not numbers: save the state dict as safetensors with a "
             "model file, or allow programs of this server's archives with --allow-content torchscript"
         )
-    return ArtifactError(
+    return SpecError(
         f"{path.name}: {name} is a pickle, which runs code when it is read: "
-        f"run `argosy archive convert {path.name}` to get the same archive with safetensors"
+        f"run `argosy archive convert {path.name} -o NEW.mar` to get the same archive with safetensors"
     )
 
 
 def unpack(path: Path, root: Path, *, on_bytes: OnBytes | None = None) -> Unpacked:
-    """Unpack the archive below `root`, unless it lies there already. Raises: ArtifactError, SpecError."""
+    """Unpack the archive below `root`, unless it lies there already. Raises: NotFound, ArtifactError, SpecError."""
     for directory in ("files", "records", "seen", "partial"):
         (root / directory).mkdir(parents=True, exist_ok=True)
     look = _look(path)
@@ -127,9 +127,9 @@ def _ignore(_: int) -> None:
 
 
 def _look(path: Path) -> str:
-    """A hash over how the archive's file, or all files of its directory, look to `stat`. Raises: ArtifactError."""
+    """A hash over how the archive's file, or all files of its directory, look to `stat`. Raises: NotFound."""
     if not path.exists():
-        raise ArtifactError(f"there is no archive at {path}: give the path of a .mar, a .tar.gz or a directory")
+        raise NotFound(f"there is no archive at {path}: give the path of a .mar, a .tar.gz or a directory")
     paths = [path, *sorted(path.rglob("*"))] if path.is_dir() else [path]
     lines = []
     for each in paths:
@@ -160,7 +160,7 @@ def _unpack_anew(path: Path, root: Path, on_bytes: OnBytes) -> Unpacked:
     aside = Path(tempfile.mkdtemp(dir=root / "partial", prefix="unpack-"))
     try:
         with disk_full_means(root, 0):
-            digests = _copy_out(path, aside, on_bytes)
+            digests = copy_out(path, aside, on_bytes)
         top = top_directory(path, digests)
         home = aside / top
         contents = {name.removeprefix(top): digest for name, digest in digests.items()}
@@ -175,8 +175,11 @@ def _unpack_anew(path: Path, root: Path, on_bytes: OnBytes) -> Unpacked:
         remove_tree(aside)
 
 
-def _copy_out(path: Path, aside: Path, on_bytes: OnBytes) -> dict[str, str]:
-    """Write every member below `aside`. Returns name -> digest. Raises: ArtifactError; the caller clears up."""
+def copy_out(path: Path, aside: Path, on_bytes: OnBytes) -> dict[str, str]:
+    """Write every member below `aside`, read-only. Returns name -> digest.
+
+    Raises: ArtifactError; what was written by then is the caller's to remove.
+    """
     digests: dict[str, str] = {}
     with members_of(path) as members:
         for member in members:

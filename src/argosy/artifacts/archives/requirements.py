@@ -38,9 +38,8 @@ def required_packages(text: str, where: str, files: Collection[str] = ()) -> tup
         wanted = re.sub(r"(^|\s)#.*", "", line).strip()
         if not wanted:
             continue
-        if _WHEEL.fullmatch(wanted) and wanted.removeprefix("./") in files:
-            lines.append(wanted)
-        elif _PACKAGE.fullmatch(_HASH.sub("", f"{wanted} ").strip()):
+        bare = _HASH.sub("", wanted).strip()
+        if _PACKAGE.fullmatch(bare) or (is_wheel(bare) and bare.removeprefix("./") in files):
             lines.append(" ".join(wanted.split()))
         else:
             raise SpecError(
@@ -50,6 +49,17 @@ def required_packages(text: str, where: str, files: Collection[str] = ()) -> tup
     if len(lines) > MAX_REQUIREMENTS:
         raise SpecError(f"{where} asks for {len(lines)} packages, may ask for {MAX_REQUIREMENTS}")
     return tuple(lines)
+
+
+def is_wheel(requirement: str) -> bool:
+    """Whether a requirement is a wheel that the archive brings."""
+    return bool(_WHEEL.fullmatch(requirement))
+
+
+def package_name(requirement: str) -> str:
+    """The package a requirement is about, as indexes normalise names. Source: PEP 503."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    return re.sub(r"[-_.]+", "-", name.group()).lower() if name else ""
 
 
 def _logical_lines(text: str) -> list[str]:
