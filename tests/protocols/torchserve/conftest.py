@@ -12,7 +12,7 @@ import httpx
 import msgspec
 import pytest
 
-from argosy.core.errors import ArgosyError, Conflict, NotFound
+from argosy.core.errors import ArgosyError, NotFound
 from argosy.core.model_archive import ArchiveManifest, ArchiveModel, ModelArchive, VersionSettings
 from argosy.core.prediction import HandlerMetric, Prediction, PredictRequest, WorkerFacts
 from argosy.core.torchserve_spec import MetricsSet
