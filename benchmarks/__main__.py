@@ -18,7 +18,7 @@ OWN = (
     "store",
     "cache_hit",
 )
-RIVALS = ("versus_llamacpp", "versus_vllm", "gateway_overhead")
+RIVALS = ("versus_llamacpp", "versus_vllm", "gateway_overhead", "torchserve_calls")
 LONG = ("tuning", "soak", "step_times", "prefix_affinity", "rolling", "chaos", "cloud_soak", "sim_vs_real", "autoscale")
 
 
