@@ -203,3 +203,11 @@ def test_d16_addresses_of_flags_do_not_open_the_server(tmp_path: Path) -> None:
 )
 def test_models_are_changed_from_this_machine_or_with_a_key(fields: dict[str, Any], may: bool) -> None:
     assert TorchServeSpec(**fields).may_change_models is may
+
+
+def test_the_migration_page_has_every_key_and_flag() -> None:
+    """What the reader knows and what the page tells are the same, treatment included."""
+    page = (Path(__file__).parents[3] / "docs" / "migrating-from-torchserve.md").read_text()
+    rows = re.findall(r"^\| (`[^|]+`) \| (taken|mapped|ignored|refused) \|", page, re.MULTILINE)
+    told = {key: treatment for keys, treatment in rows for key in re.findall(r"`(\w+)`", keys)}
+    assert told == {key: known.treatment.value for key, known in KEYS.items()}

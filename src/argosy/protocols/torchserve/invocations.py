@@ -15,8 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from argosy.core.errors import InvalidRequest
-from argosy.protocols.torchserve.predictions import Predictions
-from argosy.protocols.torchserve.settings import WireSettings
+from argosy.protocols.torchserve.predictions import METHODS, Predictions
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -39,26 +38,24 @@ class Invocations:
     def __init__(
         self,
         predictions: Predictions,
-        settings: WireSettings,
         *,
         openai: Sequence[Route],
         generates: Callable[[], bool],
     ) -> None:
         self._predictions = predictions
-        self._settings = settings
         self._generates = generates
         self._openai: dict[str, Endpoint] = {route.path: route.endpoint for route in openai}
 
     def routes(self) -> list[Route]:
         """Both paths."""
         return [
-            Route("/invocations", self.invoke, methods=["POST"]),
-            Route("/models/{model}/invoke", self.invoke_named, methods=["POST"]),
+            Route("/invocations", self.invoke, methods=METHODS),
+            Route("/models/{model}/invoke", self.invoke_named, methods=METHODS),
         ]
 
     async def invoke_named(self, request: Request) -> Response:
         """One model, named in the path. Raises: as `Predictions.predict`."""
-        return await self._predictions.predict(request)
+        return await self._predictions.answer(request, request.scope["path_params"])
 
     async def invoke(self, request: Request) -> Response:
         """Raises: InvalidRequest if it cannot be known which model is meant; as the route that answers."""
@@ -67,13 +64,14 @@ class Invocations:
             if self._generates() and (endpoint := self._openai_endpoint(await request.body())) is not None:
                 request.scope["state"]["is_openai"] = True
                 return await endpoint(request)
-            if len(self._settings.startup_models) != 1:
+            startup_models = self._predictions.startup_models()
+            if len(startup_models) != 1:
                 raise InvalidRequest(
                     "Parameter model_name is required: this server was started with "
-                    f"{len(self._settings.startup_models)} models, so /invocations?model_name=… has to name one",
+                    f"{len(startup_models)} models, so /invocations?model_name=… has to name one",
                     param="model_name",
                 )
-            named["model"] = self._settings.startup_models[0]
+            named["model"] = startup_models[0]
         request.scope["path_params"] = named
         return await self._predictions.answer(request, named, with_query=True)
 

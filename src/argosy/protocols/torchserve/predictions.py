@@ -28,7 +28,9 @@ from argosy.protocols.torchserve.swagger import model_document
 from argosy.serving.predictions.administration import Administration
 
 METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE"]
-_EXPLAIN = {"explain": "True"}
+# What TorchServe tells every handler called under these paths; `url_path` is what follows the version.
+_PREDICT = {"url_path": "", "explain": "False"}
+_EXPLAIN = {"url_path": "", "explain": "True"}
 _SEQUENCE_PREFIX = "ts-seq-"
 
 
@@ -50,10 +52,10 @@ class Predictions:
             Route("/predictions/{model}/{version}/{rest:path}", self.predict, methods=METHODS),
             Route("/explanations/{model}", self.explain, methods=METHODS),
             Route("/explanations/{model}/{version}", self.explain, methods=METHODS),
-            Route("/v1/models/{model}:predict", self.predict, methods=["POST"]),
-            Route("/v1/models/{model}:explain", self.explain, methods=["POST"]),
-            Route("/v2/models/{model}/infer", self.predict, methods=["POST"]),
-            Route("/v2/models/{model}/explain", self.explain, methods=["POST"]),
+            Route("/v1/models/{model}:predict", self.predict, methods=METHODS),
+            Route("/v1/models/{model}:explain", self.explain, methods=METHODS),
+            Route("/v2/models/{model}/infer", self.predict, methods=METHODS),
+            Route("/v2/models/{model}/explain", self.explain, methods=METHODS),
         ]
 
     def legacy_routes(self) -> list[Route]:
@@ -63,9 +65,13 @@ class Predictions:
             Route("/{model}/{version}/predict", self.predict_with_query, methods=METHODS),
         ]
 
+    def startup_models(self) -> list[str]:
+        """The models that were loaded at the start and are still there; with one, `/invocations` needs no name."""
+        return sorted({version.name for version in self._registry.all() if version.is_loaded_at_startup})
+
     async def predict(self, request: Request) -> Response:
         """Raises: InvalidRequest, ModelNotFound, NotFound; the answer raises what the prediction does."""
-        return await self.answer(request, request.scope["path_params"])
+        return await self.answer(request, request.scope["path_params"], headers=_PREDICT)
 
     async def predict_with_query(self, request: Request) -> Response:
         """As `predict`; the query's parameters are inputs."""

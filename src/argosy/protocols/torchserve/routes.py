@@ -60,7 +60,6 @@ def routes_of(apis: frozenset[Api], parts: Parts) -> list[Route]:
         models = parts.models
         invocations = Invocations(
             predictions,
-            parts.settings,
             openai=parts.openai,
             generates=lambda: models is not None and bool(models.list()),
         )
@@ -97,11 +96,9 @@ def _is_administration(path: str) -> Scope | None:
 
 
 def _descriptions(apis: frozenset[Api]) -> list[Route]:
-    described = document(
-        inference=Api.INFERENCE in apis, management=Api.MANAGEMENT in apis, metrics=Api.METRICS in apis
-    )
+    described = document(inference=Api.INFERENCE in apis, management=Api.MANAGEMENT in apis)
 
     async def describe(request: Request) -> Response:
         return json_answer(described)
 
-    return [Route("/", describe, methods=["OPTIONS"]), Route("/api-description", describe, methods=["GET"])]
+    return [Route("/", describe, methods=["OPTIONS"]), Route("/api-description", describe, methods=["GET", "POST"])]

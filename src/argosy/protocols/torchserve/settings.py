@@ -17,7 +17,6 @@ class WireSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     shows_causes: an error of a handler tells the client its exception. may_change_models: models can be registered
     and unregistered over HTTP; else those calls are answered 405. open_inference: the Open Inference Protocol's routes.
-    startup_models: what was loaded at the start; with one, `/invocations` needs no name.
     max_response_bytes: the largest answer of a handler. unregister_timeout_seconds: longest drain of an unregistration.
     """
 
@@ -25,7 +24,6 @@ class WireSettings(msgspec.Struct, frozen=True, kw_only=True):
     shows_causes: bool = False
     may_change_models: bool = True
     open_inference: bool = False
-    startup_models: tuple[str, ...] = ()
     sequence_headers: SequenceHeaders = SequenceHeaders()
     max_response_bytes: int = 6_553_500
     unregister_timeout_seconds: float = 120.0

@@ -64,7 +64,7 @@ def _refused(note: str, *silent: str) -> ConfigKey:
 _NO_GRPC = "there is no gRPC port: call the REST API, whose answers are the same"
 _NO_NETTY = "there is no thread pool to size: one event loop serves all connections, handlers run in worker processes"
 _NO_TLS = "TLS is not served here: put a proxy that ends TLS in front and write http:// addresses"
-_NO_LAUNCHER = "use `worker_threads` of `version_defaults`; by default the cores are shared out among a model's workers"
+_NO_LAUNCHER = "name workerThreads in model-config.yaml; otherwise the cores are shared out among a model's workers"
 _PROMETHEUS = "/metrics always speaks Prometheus, and shows every metric in every mode"
 
 KEYS: Mapping[str, ConfigKey] = {

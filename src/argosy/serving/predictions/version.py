@@ -46,7 +46,7 @@ class PredictionVersion:
         self.archive = birth.archive
         self.version = birth.archive.manifest.model.model_version
         self.settings = birth.settings
-        self._is_loaded_at_startup = birth.is_loaded_at_startup
+        self.is_loaded_at_startup = birth.is_loaded_at_startup
         self._clock = birth.clock
         self._planner = make_planner(birth.settings)
         self._queue = JobQueue(self._planner, birth.settings.sequences, birth.clock)
@@ -121,7 +121,7 @@ class PredictionVersion:
             url=self.archive.url,
             runtime=self.archive.manifest.runtime,
             is_default=is_default,
-            is_loaded_at_startup=self._is_loaded_at_startup,
+            is_loaded_at_startup=self.is_loaded_at_startup,
             is_healthy=self.is_healthy,
             settings=self.settings,
             batch_size=self._planner.batch_size,
