@@ -23,7 +23,13 @@ from argosy.core.sampling import SamplingParams
 from argosy.engines import ENGINES
 
 # engine -> the module it needs, and the format of weights it reads.
-NEEDS = {"echo": None, "openvino": "openvino_genai", "transformers": "transformers", "vllm": "vllm"}
+NEEDS = {
+    "echo": None,
+    "openvino": "openvino_genai",
+    "seq2seq": "ctranslate2",
+    "transformers": "transformers",
+    "vllm": "vllm",
+}
 # "Count: 1, 2, 3 … 12," and "Monday … Friday," in SmolLM2's ids: answers a model is sure of, so that the rounding
 # of a larger batch cannot turn a near tie.
 PROMPT = (
@@ -85,12 +91,20 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def files(engine_name: str, smollm2_files: ModelFiles, tmp_path_factory: pytest.TempPathFactory) -> ModelFiles:
-    """The default model, for vllm de-quantised; the slow reference gets a tiny one with as large a vocabulary."""
+    """The default model, for vllm de-quantised; two engines get a tiny one of theirs with as large a vocabulary."""
     if engine_name == "transformers":
         sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
         write_tiny_llama = importlib.import_module("tiny_llama").write_tiny_llama
         info = smollm2_files.info
         return write_tiny_llama(tmp_path_factory.mktemp("tiny"), info.vocab_size, info.max_model_len)
+    if engine_name == "seq2seq":
+        sys.path.insert(0, str(Path(__file__).parents[1] / "engines" / "seq2seq"))
+        write_tiny_t5 = importlib.import_module("tiny_t5").write_tiny_t5
+        info = smollm2_files.info
+        tiny: ModelFiles = write_tiny_t5(
+            tmp_path_factory.mktemp("tiny"), vocab_size=info.vocab_size, max_model_len=info.max_model_len
+        )
+        return tiny
     if engine_name != "vllm":
         return smollm2_files
     if not (importlib.util.find_spec("gguf") and importlib.util.find_spec("accelerate")):
@@ -104,7 +118,9 @@ def files(engine_name: str, smollm2_files: ModelFiles, tmp_path_factory: pytest.
 def build(engine_name: str, files: ModelFiles, cache_dir: Path) -> Engine:
     # vLLM on a CPU would take half of the memory for its cache.
     cache_bytes = 2**29 if engine_name == "vllm" else None
-    settings = EngineSettings(max_num_seqs=8, kv_cache_bytes=cache_bytes, cache_dir=cache_dir)
+    # Random weights rounded to int8 hold near ties, which larger batches may turn; those of float32 do not.
+    arguments: dict[str, str | int | float | bool] = {"compute_type": "float32"} if engine_name == "seq2seq" else {}
+    settings = EngineSettings(max_num_seqs=8, kv_cache_bytes=cache_bytes, cache_dir=cache_dir, engine_args=arguments)
     engine: Engine = resolve(ENGINES, engine_name, "engine")(files, settings)
     return engine
 
