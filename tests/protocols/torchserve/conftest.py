@@ -43,13 +43,15 @@ def echo(request: PredictRequest) -> Sequence[Prediction]:
 class Scripted:
     """A predictor in this process: answers with what its script says, one request at a time."""
 
-    def __init__(self, answers: Answers, description: Any = None) -> None:
+    def __init__(self, answers: Answers, description: Any, start_error: ArgosyError | None) -> None:
         self._answers = answers
+        self._start_error = start_error
         self._description = description
         self.report: Callable[[HandlerMetric], None] = lambda metric: None
 
     async def start(self) -> None:
-        pass
+        if self._start_error is not None:
+            raise self._start_error
 
     async def predict(self, batch: Sequence[PredictRequest]) -> AsyncGenerator[Prediction]:
         for index, request in enumerate(batch):
@@ -80,6 +82,7 @@ class Store:
         self.scripts: dict[str, Answers] = {"echo": echo}
         self.descriptions: dict[str, Any] = {}
         self.failures: dict[str, ArgosyError] = {}
+        self.start_errors: dict[str, ArgosyError] = {}
         self.predictors: list[Scripted] = []
 
     async def open_model(self, options: RegisterOptions) -> OpenedModel:
@@ -96,7 +99,7 @@ class Store:
 
     def make_predictor(self, archive: ModelArchive, settings: VersionSettings, seat: int) -> Scripted:
         stem = archive.manifest.model.model_name
-        predictor = Scripted(self.scripts[stem], self.descriptions.get(stem))
+        predictor = Scripted(self.scripts[stem], self.descriptions.get(stem), self.start_errors.get(stem))
         self.predictors.append(predictor)
         return predictor
 

@@ -80,7 +80,9 @@ async def test_what_reaches_the_handler(
 @pytest.mark.parametrize(
     ("path", "headers"),
     [
-        ("/predictions/echo/1.0/v1/chat", {"url_path": "v1/chat"}),
+        ("/predictions/echo", {"url_path": "", "explain": "False"}),
+        ("/predictions/echo/1.0/", {"url_path": "", "explain": "False"}),
+        ("/predictions/echo/1.0/v1/a%20b", {"url_path": "v1/a b", "explain": "False"}),
         ("/explanations/echo", {"explain": "True"}),
         ("/explanations/echo/1.0", {"explain": "True"}),
         ("/v1/models/echo:explain", {"explain": "True"}),
@@ -189,7 +191,7 @@ NO_WORKER_TEXT = (
         (HandlerError("odd", status=513), 513, "InternalServerException", "odd", "handler_error"),
         (WorkerDied("signal 9"), 500, "InternalServerException", "Worker died. signal 9", "worker_died"),
         (WorkerDied("Worker died."), 500, "InternalServerException", "Worker died.", "worker_died"),
-        (OutOfResources("over 2 GB"), 507, "OutOfMemoryException", "Out of resources: over 2 GB", "out_of_resources"),
+        (OutOfResources("over 2 GB"), 507, "InternalServerException", "Out of resources: over 2 GB", "out_of_resources"),
         (DeadlineExceeded("too late"), 504, "RequestTimeoutException", "too late", "deadline_exceeded"),
         (QueueFull("100 wait", retry_after_seconds=2.2), 503, "ServiceUnavailableException", "100 wait", "queue_full"),
         (NoWorker("none", retry_after_seconds=1), 503, "ServiceUnavailableException", "none", "no_worker"),
@@ -217,7 +219,7 @@ async def test_how_a_failure_looks(
     [
         (CRASH, 503, "InternalServerException", "Prediction failed"),
         (WorkerDied("signal 9"), 500, "InternalServerException", "Worker died."),
-        (OutOfResources("over 2 GB"), 507, "OutOfMemoryException", "Out of resources"),
+        (OutOfResources("over 2 GB"), 507, "InternalServerException", "Out of resources"),
         (QueueFull("100 wait", retry_after_seconds=2.2), 503, "ServiceUnavailableException", NO_WORKER_TEXT),
         (NoWorker("none", retry_after_seconds=1), 503, "ServiceUnavailableException", NO_WORKER_TEXT),
     ],
@@ -269,8 +271,8 @@ async def test_a_model_or_version_that_is_not_there(server, path: str, right: st
     [
         ("GET", "/nowhere", 404, "ResourceNotFoundException", NO_ROUTE),
         ("GET", "/", 405, "MethodNotAllowedException", NO_METHOD),
-        ("POST", "/api-description", 405, "MethodNotAllowedException", NO_METHOD),
-        ("GET", "/v2/models/echo/infer", 405, "MethodNotAllowedException", NO_METHOD),
+        ("PUT", "/api-description", 405, "MethodNotAllowedException", NO_METHOD),
+        ("DELETE", "/ping", 405, "MethodNotAllowedException", NO_METHOD),
     ],
 )  # fmt: skip
 async def test_paths_that_are_not_there(server, method: str, path: str, status: int, kind: str, text: str) -> None:

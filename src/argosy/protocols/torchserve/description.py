@@ -12,7 +12,7 @@ from argosy.core.model_archive import SequenceSettings
 from argosy.core.prediction_status import VersionStatus, WorkerPhase, WorkerStatus
 
 _MS_PER_SECOND = 1_000
-_NO_SEQUENCES = SequenceSettings()
+_NO_SEQUENCES = SequenceSettings(max_sequences=0, max_queued_per_sequence=0)
 
 
 def described(status: VersionStatus, *, metadata: Any = None, strict: bool) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def _settings(status: VersionStatus) -> dict[str, Any]:
         "maxRetryTimeoutInSec": round(settings.retry_timeout_seconds),
         "clientTimeoutInMills": round((settings.client_timeout_seconds or 0.0) * _MS_PER_SECOND),
         "parallelType": "",
-        "parallelLevel": 1,
+        "parallelLevel": 0,
         "deviceType": settings.device_type,
         "continuousBatching": False,
         "useJobTicket": settings.use_job_ticket,

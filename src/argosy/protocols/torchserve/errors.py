@@ -57,7 +57,6 @@ _TYPES: dict[type[ArgosyError], str] = {
     Overloaded: "ServiceUnavailableException",
     Unavailable: "ServiceUnavailableException",
     EngineDead: "ServiceUnavailableException",
-    OutOfResources: "OutOfMemoryException",
     DeadlineExceeded: "RequestTimeoutException",
     EngineError: "InternalServerException",
     ArgosyError: "InternalServerException",

@@ -17,14 +17,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from argosy.core.errors import DeadlineExceeded, EngineError, Forbidden, InvalidRequest, NotFound, OutOfResources
+from argosy.core.errors import DeadlineExceeded, Forbidden, InvalidRequest, NotFound, OutOfResources
 from argosy.protocols.torchserve.answers import json_answer, status_answer
 from argosy.protocols.torchserve.description import can_answer, described
 from argosy.protocols.torchserve.errors import Refusal
 from argosy.protocols.torchserve.queries import Parameters, parameters_of
 from argosy.protocols.torchserve.settings import WireSettings
-from argosy.protocols.torchserve.swagger import model_document
+from argosy.protocols.torchserve.swagger import management_document
 from argosy.serving.predictions.administration import Administration
+from argosy.serving.predictions.failures import StartFailed
 from argosy.serving.predictions.requests import RegisterOptions, ScaleOptions
 
 _MAX_PAGE = 100
@@ -76,15 +77,19 @@ class Management:
         parameters = await _register_parameters(request)
         options = _register_options(parameters)
         if not options.url:
+            if parameters.has("url"):
+                raise Refusal(404, "ModelNotFoundException", "empty url")
             raise InvalidRequest("Parameter url is required.", param="url")
         try:
             done = await self._administration.register(options)
         except NotFound as error:
             raise Refusal(404, "ModelNotFoundException", error.message) from error
-        except OutOfResources:
-            raise
-        except EngineError as error:
-            raise self._failed_start(options, error) from error
+        except OutOfResources as error:
+            raise Refusal(507, "OutOfMemoryException", error.message) from error
+        except StartFailed as error:
+            text = f"Failed to start workers for model {error.name} version: {error.version}"
+            told = text if self._settings.is_strict else error.message
+            raise Refusal(500, "InternalServerException", told) from error
         if not done.is_complete:
             return status_answer(_UPDATING, 202, parameters.headers())
         text = f'Model "{done.name}" Version: {done.version} registered with {done.num_workers} initial workers'
@@ -136,7 +141,8 @@ class Management:
         try:
             await self._administration.unregister(name, version, self._settings.unregister_timeout_seconds)
         except Forbidden as error:
-            raise Refusal(403, "InvalidModelVersionException", error.message) from error
+            text = f"Cannot remove default version for model {name}" if self._settings.is_strict else error.message
+            raise Refusal(403, "InvalidModelVersionException", text) from error
         except DeadlineExceeded as error:
             raise Refusal(408, "RequestTimeoutException", f"Timed out while cleaning resources: {name}") from error
         return status_answer(f'Model "{name}" unregistered')
@@ -163,16 +169,11 @@ class Management:
         """What our API offers for one model. Raises: ModelNotFound."""
         name = request.path_params["model"]
         self._administration.describe(name, None)
-        return json_answer(model_document(name))
+        return json_answer(management_document(name))
 
     def _require_changes(self) -> None:
         if not self._settings.may_change_models:
             raise HTTPException(405, _CALL_CANNOT)
-
-    def _failed_start(self, options: RegisterOptions, error: EngineError) -> Refusal:
-        named = options.model_name or options.url
-        text = f"Failed to start workers for model {named}"
-        return Refusal(500, "InternalServerException", text if self._settings.is_strict else f"{text}: {error.message}")
 
 
 async def _register_parameters(request: Request) -> Parameters:

@@ -19,8 +19,8 @@ class MetricsApi:
         self._is_enabled = is_enabled
 
     def routes(self) -> list[Route]:
-        """The one path."""
-        return [Route("/metrics", self.scrape, methods=["GET"])]
+        """The one path, in both of its spellings."""
+        return [Route(path, self.scrape, methods=["GET", "POST"]) for path in ("/metrics", "/metrics/")]
 
     async def scrape(self, request: Request) -> Response:
         """All metrics, or those that are named. Raises: HTTPException if they are off."""

@@ -25,6 +25,10 @@ class Parameters:
         self._values = values
         self.warnings: list[str] = []
 
+    def has(self, name: str) -> bool:
+        """Whether it was given at all."""
+        return name in self._values
+
     def text(self, name: str, default: str = "") -> str:
         """A text; a number or flag in a JSON body is one, too."""
         value = self._values.get(name)

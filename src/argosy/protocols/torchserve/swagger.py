@@ -88,31 +88,36 @@ _ERROR = {
 }
 
 
-def document(*, inference: bool, management: bool, metrics: bool) -> dict[str, Any]:
-    """The description of a listener with these APIs. The metrics route is listed with either of the others."""
-    rows = [*_COMMON, *(_INFERENCE if inference else ()), *(_MANAGEMENT if management else ())]
-    if metrics or inference or management:
-        rows += _METRICS
-    return _document(rows)
+def document(*, inference: bool, management: bool) -> dict[str, Any]:
+    """The description of a listener with these APIs; with neither, of the metrics' own."""
+    rows = [*(_INFERENCE if inference else ()), *(_MANAGEMENT if management else ())]
+    return _document([*(_COMMON if rows else ()), *rows, *_METRICS], "TorchServe APIs")
 
 
 def model_document(model: str) -> dict[str, Any]:
-    """The description of one model whose handler gives none."""
-    rows = (row for row in _INFERENCE if "{model_name}" in row.path)
-    named = (
-        _Row(row.method, row.path.replace("{model_name}", model), row.operation, (), row.statuses, True) for row in rows
-    )
-    return _document(named)
+    """How one model is asked for predictions, where its handler does not say."""
+    rows = (row for row in _INFERENCE if row.path.startswith("/predictions/"))
+    return _document((_named(row, model) for row in rows), f"RESTful API for: {model}")
 
 
-def _document(rows: Iterable[_Row]) -> dict[str, Any]:
+def management_document(model: str) -> dict[str, Any]:
+    """How one model is managed."""
+    rows = (row for row in _MANAGEMENT if "{model_name}" in row.path)
+    return _document(rows, f"RESTful Management API for: {model}")
+
+
+def _named(row: _Row, model: str) -> _Row:
+    return msgspec.structs.replace(row, path=row.path.replace("{model_name}", model))
+
+
+def _document(rows: Iterable[_Row], title: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
         paths.setdefault(row.path, {})[row.method] = _operation(row)
     return {
         "openapi": "3.0.1",
         "info": {
-            "title": "TorchServe APIs",
+            "title": title,
             "description": "TorchServe's REST APIs, served by Argosy; /openapi.json has everything.",
             "version": argosy.__version__,
         },

@@ -1,4 +1,4 @@
-"""What TorchServe has and this server does not: told so with 501 and the way to go, instead of a bare 404."""
+"""What TorchServe has and this server does not: answered as a server that has none of them, or with the way to go."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from argosy.protocols.torchserve.answers import json_answer
 from argosy.protocols.torchserve.errors import Refusal
 
-_METHODS = ["GET", "POST", "PUT", "DELETE"]
+_ANY = ["GET", "POST", "PUT", "DELETE"]
 _KIND = "NotImplementedException"
 
 
-async def workflows(request: Request) -> Response:
+async def no_workflows(request: Request) -> Response:
+    """The empty list."""
+    return json_answer({"workflows": []})
+
+
+async def register_workflow(request: Request) -> Response:
     """Raises: Refusal."""
     raise Refusal(
         501,
@@ -20,6 +26,11 @@ async def workflows(request: Request) -> Response:
         "Workflows are not served here: serve their models, and call them one after the other from the client "
         "(docs/migrating-from-torchserve.md)",
     )
+
+
+async def workflow(request: Request) -> Response:
+    """Raises: Refusal."""
+    raise Refusal(404, "WorkflowNotFoundException", f"Workflow not found: {request.path_params['workflow']}")
 
 
 async def token(request: Request) -> Response:
@@ -33,13 +44,14 @@ async def token(request: Request) -> Response:
 
 def inference_routes() -> list[Route]:
     """Of the inference API."""
-    return [Route("/wfpredict/{workflow}", workflows, methods=_METHODS)]
+    return [Route("/wfpredict/{workflow}", workflow, methods=_ANY)]
 
 
 def management_routes() -> list[Route]:
     """Of the management API."""
     return [
-        Route("/workflows", workflows, methods=_METHODS),
-        Route("/workflows/{workflow}", workflows, methods=_METHODS),
+        Route("/workflows", no_workflows, methods=["GET"]),
+        Route("/workflows", register_workflow, methods=["POST"]),
+        Route("/workflows/{workflow}", workflow, methods=["GET", "DELETE"]),
         Route("/token", token, methods=["GET"]),
     ]
