@@ -1,0 +1,114 @@
+"""One nursery process as the server sees it: packets that ask for a worker, packets that tell of one.
+
+Descriptors travel with the packets (SCM_RIGHTS), so a worker's socket has no name in any file system. Source: unix(7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+
+from argosy.core.errors import EngineError
+from argosy.handlers.processes import WorkerProcess
+from argosy.handlers.worker.messages import MAX_PACKET_BYTES, NURSERY_EVENTS, Exited, Fork, Forked, Refused, packet
+
+_STDERR = 2
+_EXIT_SECONDS = 2.0
+
+
+class NurseryProcess:
+    """A process of `worker/nursery.py`, from start to end. Raises on starting: EngineError."""
+
+    def __init__(self, python: str, environment: Mapping[str, str], packages: Path | None) -> None:
+        """packages: the directory of one archive's requirements, None = the installation alone."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setblocking(False)
+        argv = [python, "-I", "-m", "argosy.handlers.worker.nursery", str(theirs.fileno()), str(packages or "")]
+        with theirs:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 - our own module
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    # What libraries print when imported is not the server's output.
+                    stdout=_STDERR,
+                    env=dict(environment),
+                    pass_fds=(theirs.fileno(),),
+                )
+            except OSError as exc:
+                ours.close()
+                raise EngineError(f"the nursery of workers cannot start: {exc}") from exc
+        self._control = ours
+        self._pending: deque[asyncio.Future[WorkerProcess | Refused]] = deque()
+        self._workers: dict[int, WorkerProcess] = {}
+        self.is_alive = True
+        asyncio.get_running_loop().add_reader(ours, self._readable)
+
+    async def fork(self, imports: tuple[str, ...], theirs: socket.socket, output: int) -> WorkerProcess | Refused:
+        """A worker with that socket and output, once the imports are done. Raises: EngineError.
+
+        Cancels: the worker may still start; it ends when its socket does.
+        """
+        reply: asyncio.Future[WorkerProcess | Refused] = asyncio.get_running_loop().create_future()
+        try:
+            socket.send_fds(self._control, [packet(Fork(imports=imports))], [theirs.fileno(), output])
+        except OSError as exc:
+            raise EngineError(f"the nursery of workers takes no request: {exc}") from exc
+        self._pending.append(reply)
+        return await reply
+
+    async def close(self) -> None:
+        """End it and the workers it still has. Idempotent."""
+        self._lost()
+        try:
+            await asyncio.to_thread(self._process.wait, _EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+
+    def _readable(self) -> None:
+        try:
+            body, descriptors, _, _ = socket.recv_fds(self._control, MAX_PACKET_BYTES, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            body, descriptors = b"", []
+        if not body:
+            self._lost()
+            return
+        event = NURSERY_EVENTS.decode(body)
+        if isinstance(event, Exited):
+            worker = self._workers.pop(event.pid, None)
+            if worker is not None:
+                worker.set_code(event.code)
+            return
+        self._reply(event, descriptors)
+
+    def _reply(self, event: Forked | Refused, descriptors: list[int]) -> None:
+        reply = self._pending.popleft()
+        if reply.done():
+            for each in descriptors:
+                os.close(each)
+            return
+        if isinstance(event, Refused):
+            reply.set_result(event)
+            return
+        worker = WorkerProcess(event.pid, descriptors[0])
+        self._workers[event.pid] = worker
+        reply.set_result(worker)
+
+    def _lost(self) -> None:
+        """It has ended, or shall: the end of its socket ends it."""
+        if not self.is_alive:
+            return
+        self.is_alive = False
+        asyncio.get_running_loop().remove_reader(self._control)
+        self._control.close()
+        for reply in self._pending:
+            if not reply.done():
+                reply.set_exception(EngineError("the nursery of workers ended while it started one: try again"))
+        self._pending.clear()

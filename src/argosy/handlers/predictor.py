@@ -1,0 +1,292 @@
+"""One worker behind the `Predictor` socket: batches go to its process, pieces of answers come back.
+
+How it ends, and what its callers then get:
+- it dies by itself, or by the kernel for want of memory: WorkerDied or OutOfResources, at once (F-03, F-05);
+- its handler does not answer within the response timeout: it is ended, WorkerDied (F-04);
+- it is held still by a signal, or idle and does not answer a ping: it is ended within three seconds, WorkerDied (F-04);
+- its handler ran out of memory: OutOfResources, and it ends itself.
+A new worker is the pool's matter: this object serves one process, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any
+
+from argosy.core.errors import EngineError, HandlerError, OutOfResources, SpecError, WorkerDied
+from argosy.core.model_archive import ModelArchive, VersionSettings
+from argosy.core.prediction import HandlerMetric, Prediction, PredictRequest, WorkerFacts
+from argosy.handlers.answers import check_answer
+from argosy.handlers.channel import Channel
+from argosy.handlers.instructions import load_command
+from argosy.handlers.nursery import Nursery
+from argosy.handlers.output import OutputLines
+from argosy.handlers.preloading import imports_of
+from argosy.handlers.processes import WorkerProcess, count_oom_kills, is_stopped, resident_bytes
+from argosy.handlers.worker.messages import Answer, Describe, Described, Event, Failed, Ping, Predict, Ready
+
+_LOG = logging.getLogger(__name__)
+WATCH_SECONDS = 1.0
+_MAX_UNANSWERED_PINGS = 2
+# How long a call that nobody waits for any more may go on before its worker is ended.
+_ABANDONED_SECONDS = 1.0
+_EXIT_SECONDS = 1.0
+
+
+class WorkerPredictor:
+    """A Predictor over one worker process. seat: its number in the server's log and the management API."""
+
+    def __init__(self, archive: ModelArchive, settings: VersionSettings, seat: int, nursery: Nursery) -> None:
+        self._archive = archive
+        self._settings = settings
+        self._seat = seat
+        self._nursery = nursery
+        self._channel = Channel()
+        self._turn = asyncio.Lock()
+        self._is_calling = False
+        self._process: WorkerProcess | None = None
+        self._output: asyncio.BaseTransport | None = None
+        self._watch: asyncio.TimerHandle | None = None
+        self._ending = ""
+        self._has_ended = asyncio.Event()
+        self._was_stopped = False
+        self._started_at = 0.0
+        self._oom_kills = 0
+        self._on_metric: Callable[[HandlerMetric], None] = lambda metric: None
+
+    async def start(self) -> None:
+        """Start the process and load the archive in it.
+
+        Cancels: leaves nothing running. Raises: EngineError with what the handler said, OutOfResources, SpecError.
+        """
+        seconds = self._settings.startup_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                await self._start()
+        except TimeoutError:
+            await self.close()
+            raise EngineError(
+                f"a worker of {self._label} was not ready within {seconds:g} s: see its lines in the log, "
+                "or raise startupTimeout"
+            ) from None
+        except BaseException:  # whatever happened, also a cancellation: nothing is left
+            await self.close()
+            raise
+
+    async def predict(self, batch: Sequence[PredictRequest]) -> AsyncGenerator[Prediction]:
+        """See Predictor. A call that is given up may end by itself within a second; then its worker is ended."""
+        async with self._turn:
+            self._check_usable()
+            self._is_calling = True
+            try:
+                self._channel.send(Predict(tuple(batch)))
+                while self._is_calling:
+                    answer = await self._answer(len(batch))
+                    self._is_calling = not answer.is_end
+                    for prediction in answer.predictions:
+                        yield prediction
+            finally:
+                if self._is_calling:
+                    await self._abandon()
+
+    async def describe(self) -> Any:
+        """See Predictor."""
+        async with self._turn:
+            self._check_usable()
+            self._is_calling = True
+            try:
+                self._channel.send(Describe())
+                event = await self._event(self._settings.response_timeout_seconds)
+                self._is_calling = False
+            finally:
+                if self._is_calling:
+                    await self._abandon()
+        if isinstance(event, Described):
+            return event.value
+        raise self._error_of(event)
+
+    def facts(self) -> WorkerFacts:
+        """See Predictor."""
+        if self._process is None or self._process.has_ended:
+            return WorkerFacts(started_at=self._started_at)
+        pid = self._process.pid
+        return WorkerFacts(pid=pid, started_at=self._started_at, memory_bytes=resident_bytes(pid))
+
+    def report_metrics(self, on_metric: Callable[[HandlerMetric], None]) -> None:
+        """See Predictor."""
+        self._on_metric = on_metric
+
+    async def ended(self) -> EngineError:
+        """Return why, once the worker cannot be used any more, also if it was idle."""
+        await self._has_ended.wait()
+        return await self._death()
+
+    async def close(self) -> None:
+        """End the worker; a call that runs is given up. Idempotent."""
+        self._note_ending("it was closed")
+        if self._watch is not None:
+            self._watch.cancel()
+        self._channel.close()
+        process = self._process
+        if process is not None and not process.has_ended:
+            if self._is_calling:
+                process.kill()
+            try:
+                async with asyncio.timeout(_EXIT_SECONDS):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+            except asyncio.CancelledError:
+                process.kill()
+                raise
+        if self._output is not None:
+            self._output.close()
+
+    @property
+    def _label(self) -> str:
+        model = self._archive.manifest.model
+        return f"{model.model_name} {model.model_version}"
+
+    async def _start(self) -> None:
+        loop = asyncio.get_running_loop()
+        imports = await asyncio.to_thread(imports_of, self._archive)
+        self._oom_kills = count_oom_kills()
+        started = await self._nursery.start_worker(self._archive.environment, imports)
+        self._process = started.process
+        self._started_at = time.time()
+        model = self._archive.manifest.model
+        labels: dict[str, str | int] = {
+            "model_name": model.model_name, "model_version": model.model_version, "worker": self._seat,
+        }  # fmt: skip
+        self._output, _ = await loop.connect_read_pipe(
+            lambda: OutputLines(labels, time.monotonic), os.fdopen(started.output, "rb", buffering=0)
+        )
+        await loop.create_unix_connection(lambda: self._channel, sock=started.connection)
+        self._process.on_exit = self._process_ended
+        if self._process.has_ended:
+            self._process_ended()
+        self._channel.send(load_command(self._archive, self._settings, self._seat, self._nursery.options))
+        event = await self._event(self._settings.startup_timeout_seconds)
+        if not isinstance(event, Ready):
+            raise self._error_of(event)
+        self._watch = loop.call_later(WATCH_SECONDS, self._look)
+        _LOG.info("a worker is ready", extra={**labels, "pid": self._process.pid, **event.phases})
+
+    async def _answer(self, num_requests: int) -> Answer:
+        event = await self._event(self._settings.response_timeout_seconds)
+        if not isinstance(event, Answer):
+            self._is_calling = False
+            raise self._error_of(event)
+        check_answer(event, num_requests)
+        return event
+
+    async def _event(self, timeout_seconds: float) -> Event:
+        """The next event. Raises: WorkerDied, OutOfResources; after `timeout_seconds` the worker is ended."""
+        timer = asyncio.get_running_loop().call_later(timeout_seconds, self._time_out, timeout_seconds)
+        try:
+            event = await self._channel.take()
+        finally:
+            timer.cancel()
+        if event is None:
+            self._is_calling = False
+            raise await self._death()
+        if isinstance(event, Answer | Failed | Ready):
+            for metric in event.metrics:
+                self._on_metric(metric)
+        if isinstance(event, Failed) and event.kind == "memory":
+            self._note_ending("its handler ran out of memory")
+        return event
+
+    def _time_out(self, seconds: float) -> None:
+        self._end(f"its handler did not answer within {seconds:g} s")
+
+    async def _abandon(self) -> None:
+        """Nobody waits for the running call: let it end by itself for a moment, then end the worker."""
+        try:
+            async with asyncio.timeout(_ABANDONED_SECONDS):
+                while self._is_calling:
+                    event = await self._channel.take()
+                    if event is None:
+                        break
+                    self._is_calling = isinstance(event, Answer) and not event.is_end
+        except TimeoutError:
+            pass
+        finally:
+            if self._is_calling:
+                self._end("its call was given up")
+                self._is_calling = False
+
+    def _error_of(self, event: Event) -> EngineError | SpecError:
+        if not isinstance(event, Failed):
+            self._end(f"it sent {type(event).__name__}, which nobody asked for")
+            return WorkerDied(f"The worker of {self._label} broke its protocol and was ended")
+        if event.kind == "spec":
+            return SpecError(f"{self._archive.url}: {event.message}")
+        if event.kind == "memory":
+            return OutOfResources(event.message)
+        if self._started_at and self._watch is None:
+            return EngineError(f"{self._archive.url}: {event.message}: {event.cause}")
+        return HandlerError(event.message, status=event.status, cause=event.cause)
+
+    def _check_usable(self) -> None:
+        if self._ending or self._watch is None:
+            raise WorkerDied(f"the worker of {self._label} cannot be used: {self._ending or 'it was not started'}")
+
+    async def _death(self) -> EngineError:
+        """Why it ended, as the error of those who waited for it."""
+        if self._process is None:
+            return WorkerDied(f"a worker of {self._label} never started")
+        self._process.kill()
+        code = await self._process.exit_code()
+        if not self._ending.startswith("its") and code == -signal.SIGKILL and count_oom_kills() > self._oom_kills:
+            return OutOfResources("Out of resources")
+        if "memory" in self._ending:
+            return OutOfResources("Out of resources")
+        return WorkerDied(f"the worker of {self._label} ended: {self._ending or _in_words(code)}")
+
+    def _process_ended(self) -> None:
+        self._note_ending(self._channel.fault or "")
+        self._has_ended.set()
+        # What it sent before its end is still in the socket; the socket's own end tells the taker.
+
+    def _note_ending(self, reason: str) -> None:
+        self._ending = self._ending or reason
+
+    def _end(self, reason: str) -> None:
+        if not self._ending:
+            self._note_ending(reason)
+            _LOG.warning("a worker is ended", extra={"model_name": self._label, "worker": self._seat, "reason": reason})
+        if self._process is not None:
+            self._process.kill()
+
+    def _look(self) -> None:
+        """Once a second: is it held still, does it answer while idle?"""
+        process = self._process
+        if process is None or process.has_ended or self._ending:
+            return
+        stopped = is_stopped(process.pid)
+        if stopped and self._was_stopped:
+            self._end("its process was held still by a signal")
+            return
+        self._was_stopped = stopped
+        if not self._is_calling:
+            if self._channel.num_unanswered_pings >= _MAX_UNANSWERED_PINGS:
+                self._end("its process does not answer")
+                return
+            self._channel.num_unanswered_pings += 1
+            self._channel.send(Ping())
+        self._watch = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
+
+
+def _in_words(code: int | None) -> str:
+    if code is None:
+        return "its process is gone"
+    if code < 0:
+        return f"its process was ended by {signal.Signals(-code).name}"
+    return f"its process ended with exit code {code}"
