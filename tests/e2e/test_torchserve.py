@@ -77,7 +77,7 @@ async def serving(store: Path, *flags: str) -> AsyncIterator[Server]:
         )
     try:
         async with asyncio.timeout(START_SECONDS):
-            while "Model server started." not in log.read_text():  # noqa: ASYNC110  # another process has no event
+            while "Model server started." not in log.read_text():  # another process has no event
                 assert process.returncode is None, log.read_text()
                 await asyncio.sleep(0.02)
         yield Server(process, log)
@@ -118,7 +118,8 @@ async def test_the_tutorials_calls_and_one_bad_archive(store: Path) -> None:
         assert (await web.get(f"{server.urls['inference']}/ping")).json() == {"status": "Healthy"}
         assert (await web.get(f"{server.urls['management']}/models/echo")).json()[0]["workers"][0]["status"] == "READY"
         metrics = (await web.get(f"{server.urls['metrics']}/metrics")).text
-        assert re.search(r'^ts_inference_requests_total{.*model_name="echo",model_version="1.0".*} 1.0$', metrics, re.M)
+        counted = r'^ts_inference_requests_total{.*model_name="echo",model_version="1.0".*} 1.0$'
+        assert re.search(counted, metrics, re.MULTILINE)
         assert "not loaded (broken.mar)" in server.log.read_text()
         assert "number_of_netty_threads is ignored" in server.log.read_text()
         assert not (store.parent / "logs").exists()
