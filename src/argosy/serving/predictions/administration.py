@@ -20,10 +20,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from argosy.core.errors import ArgosyError, DeadlineExceeded, InvalidRequest
+from argosy.core.errors import ArgosyError, DeadlineExceeded, EngineError, InvalidRequest, OutOfResources
 from argosy.core.interfaces import Predictor
 from argosy.core.model_archive import ModelArchive, VersionSettings
 from argosy.core.prediction_status import VersionStatus
+from argosy.serving.predictions.failures import StartFailed
 from argosy.serving.predictions.meters import PredictionMeters
 from argosy.serving.predictions.registry import PredictionRegistry
 from argosy.serving.predictions.requests import RegisterOptions, ScaleOptions
@@ -103,8 +104,8 @@ class Administration:
             self.registry.set_default(version.name, version.version)
         self._running.add(version)
         self._group.create_task(self._live(version), name=f"version {version.name}/{version.version}")
-        is_complete = await self._started(version, options)
         await self._wiring.on_change()
+        is_complete = await self._started(version, options)
         return Registered(
             name=version.name,
             version=version.version,
@@ -193,10 +194,13 @@ class Administration:
             return version.settings.min_workers == 0
         try:
             return await version.wait_scaled(version.settings.startup_timeout_seconds + _CLOSE_SECONDS)
-        except ArgosyError:
+        except ArgosyError as error:
             self.registry.remove(version)
             await version.close()
-            raise
+            await self._wiring.on_change()
+            if not isinstance(error, EngineError) or isinstance(error, OutOfResources):
+                raise
+            raise StartFailed(version.name, version.version, error) from error
 
     def _make_version(self, options: RegisterOptions, opened: OpenedModel) -> PredictionVersion:
         archive = _archive_as_asked(opened.archive, options)

@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 
 
 class Call:
-    """The jobs of one call, and what becomes of them."""
+    """The jobs of one call, and what becomes of them. is_abandoned: it was ended, for nobody wanted its answers."""
 
     def __init__(self, jobs: Sequence[Job], clock: Callable[[], float]) -> None:
         self._jobs = jobs
         self._clock = clock
         self._limit: asyncio.Timeout | None = None  # while the call runs
-        self._is_abandoned = False
+        self.is_abandoned = False
 
     async def run(self, predictor: Predictor, timeout_seconds: float) -> ArgosyError | None:
         """Answer every job that can be answered; the error of the call, None if there was none.
@@ -48,7 +48,7 @@ class Call:
             return error
         except Exception as error:  # boundary: whatever else a predictor raises is this call's error
             if limit.expired():
-                return None if self._is_abandoned else _hung(timeout_seconds)
+                return None if self.is_abandoned else _hung(timeout_seconds)
             logger.exception("a predictor failed")
             return EngineError(f"the predictor failed with {type(error).__name__}: {error}; see the server's log")
         finally:
@@ -58,7 +58,7 @@ class Call:
     def left(self) -> None:
         """A reader has gone. If it was the last one, a predictor that can do so ends the call."""
         if self._limit is not None and all(job.ending is not None for job in self._jobs):
-            self._is_abandoned = True
+            self.is_abandoned = True
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     def settle(self, error: ArgosyError) -> list[Job]:
@@ -80,7 +80,7 @@ class Call:
         async with aclosing(predictor.predict([job.request for job in self._jobs])) as pieces:
             async for piece in pieces:
                 self._deliver(piece)
-                if not piece.is_last and self._limit is not None and not self._is_abandoned:
+                if not piece.is_last and self._limit is not None and not self.is_abandoned:
                     self._limit.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
 
     async def _ask(self, question: Question, predictor: Predictor) -> None:

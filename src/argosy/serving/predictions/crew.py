@@ -138,6 +138,9 @@ class Crew:
             if is_idle:
                 self._workers[worker].cancel()
         self._on_change()
+        for worker, task in self._workers.items():
+            if worker.is_leaving and worker.phase is WorkerPhase.FAILED and not len(self._workplace.queue):
+                task.cancel()
 
     def _forget(self, worker: Worker, _: asyncio.Task[None]) -> None:
         del self._workers[worker]

@@ -88,7 +88,8 @@ class Door:
     def _admit(self, job: Job) -> None:
         if self.is_closed:
             raise self._gone()
-        if (absence := self._absence()) is not None:
+        absence = self._absence() if self._crew.target else self._nobody()
+        if absence is not None:
             raise absence
         capacity = self._settings.job_queue_size
         if len(self._queue) >= capacity:
@@ -110,15 +111,18 @@ class Door:
         """Why no worker will answer soon; None = one will."""
         wait = self._crew.wait_seconds()
         if wait is None:
-            return NoWorker(
-                f"model {self._label} has no worker to serve inference requests: scale it to at least one",
-                retry_after_seconds=LONG_WAIT_SECONDS,
-            )
+            return self._nobody()
         if wait <= LONG_WAIT_SECONDS:
             return None
         return NoWorker(
             f"no worker of model {self._label} can be started: {self._crew.trouble()}; the next try is in {wait:.0f} s",
             retry_after_seconds=wait,
+        )
+
+    def _nobody(self) -> NoWorker:
+        return NoWorker(
+            f"model {self._label} has no worker to serve inference requests: scale it to at least one",
+            retry_after_seconds=LONG_WAIT_SECONDS,
         )
 
     def _full(self, detail: str) -> QueueFull:

@@ -68,12 +68,14 @@ class JobQueue:
 
     @property
     def num_free_takers(self) -> int:
-        """Takers that wait for a job, less the jobs they are about to get."""
-        return max(len(self._idle) - len(self), 0)
+        """Takers that wait for a job and are not about to get one."""
+        expected = 0 if self._sequences is None else len(self._sequences)
+        return max(len(self._idle) - expected, 0)
 
     def push(self, job: Job) -> None:
         """Let the job wait behind all others. Raises: NoWorker, QueueFull for a job its sequence cannot take."""
         if self._sequences is not None and job.request.sequence_id:
+            self.expire_sequences()
             self._sequences.admit(job, self._clock())
             self._wake_all()
         else:

@@ -100,7 +100,7 @@ class Worker:
     async def run(self) -> None:
         """Live until the seat is given up. Cancels: the predictor is closed; its jobs get an ending."""
         while (error := await self._live()) is not None:
-            if self.is_leaving and not self._workplace.queue.is_emptying:
+            if self.is_leaving and not (self._workplace.queue.is_emptying and len(self._workplace.queue)):
                 return
             await self._wait_for_retry(error)
 
@@ -198,7 +198,7 @@ class Worker:
                 self._calls.pop(job, None)
             if error is not None:
                 place.queue.push_front(call.settle(error))
-        if error is None:
+        if error is None and not call.is_abandoned:
             seconds = place.clock() - began
             place.meters.batch(len(jobs), seconds)
             place.on_call(len(jobs), seconds)
