@@ -191,7 +191,7 @@ NO_WORKER_TEXT = (
         (HandlerError("odd", status=513), 513, "InternalServerException", "odd", "handler_error"),
         (WorkerDied("signal 9"), 500, "InternalServerException", "Worker died. signal 9", "worker_died"),
         (WorkerDied("Worker died."), 500, "InternalServerException", "Worker died.", "worker_died"),
-        (OutOfResources("over 2 GB"), 507, "InternalServerException", "Out of resources: over 2 GB", "out_of_resources"),
+        (OutOfResources("2 GB"), 507, "InternalServerException", "Out of resources: 2 GB", "out_of_resources"),
         (DeadlineExceeded("too late"), 504, "RequestTimeoutException", "too late", "deadline_exceeded"),
         (QueueFull("100 wait", retry_after_seconds=2.2), 503, "ServiceUnavailableException", "100 wait", "queue_full"),
         (NoWorker("none", retry_after_seconds=1), 503, "ServiceUnavailableException", "none", "no_worker"),
