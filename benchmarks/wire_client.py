@@ -15,7 +15,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import httptools
 import msgspec
@@ -73,6 +73,16 @@ def chat_question(url: str, key: str, body: bytes, expected: tuple[bytes, int, b
     return Question(request=head.encode() + body, mark=mark, marks=marks, end=end)
 
 
+def prediction_question(url: str, model: str, body: bytes, expected: tuple[bytes, int, bytes]) -> Question:
+    """POST /predictions/MODEL with a JSON body, as TorchServe's clients send it."""
+    head = (
+        f"POST /predictions/{model} HTTP/1.1\r\nHost: {url.removeprefix('http://')}\r\nAccept: */*\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    mark, marks, end = expected
+    return Question(request=head.encode() + body, mark=mark, marks=marks, end=end)
+
+
 class _Line:
     """One connection: the answer it is getting, as pieces that are joined when it is whole."""
 
@@ -118,14 +128,16 @@ class _Line:
 
 
 class WireClient:
-    """Asks one server one question on `connections` connections, opened in turn, under load, before the clock starts.
+    """Asks one server on `connections` connections, opened in turn, under load, before the clock starts.
+
+    Of several questions the request with index i asks the i-th, from the first again after the last.
 
     Raises: OSError from the constructor if the server takes no connection.
     """
 
-    def __init__(self, url: str, question: Question, connections: int) -> None:
+    def __init__(self, url: str, questions: Question | Sequence[Question], connections: int) -> None:
         host, _, port = url.removeprefix("http://").partition(":")
-        self._question = question
+        self._questions = [questions] if isinstance(questions, Question) else list(questions)
         self._address = (host, int(port))
         self._lines: dict[int, _Line] = {}
         self._idle: deque[_Line] = deque()
@@ -211,7 +223,7 @@ class WireClient:
         self._measured.lateness.append(time.perf_counter() - due)
         line = self._idle.popleft()
         try:
-            line.send(self._question.request, index, due)
+            line.send(self._questions[index % len(self._questions)].request, index, due)
         except OSError as error:
             self._lose(line, repr(error))
 
@@ -230,11 +242,12 @@ class WireClient:
 
     def _finish(self, line: _Line) -> None:
         self._answers.append((line.index, time.perf_counter() - line.due, line.first_byte_at - line.due))
-        if fault := line.fault(self._question):
+        question = self._questions[line.index % len(self._questions)]
+        if fault := line.fault(question):
             self._answers.pop()
             self._error(fault)
         else:
-            self._measured.marks += self._question.marks
+            self._measured.marks += question.marks
         self._idle.append(line)
 
     def _lose(self, line: _Line, reason: str) -> None:
