@@ -21,6 +21,7 @@ from argosy.observe.tracing import open_tracing
 from argosy.protocols import PROTOCOLS
 from argosy.protocols.torchserve import REPLY_HEADERS, Api, ErrorShape, Parts, WireSettings, paths_of, routes_of
 from argosy.server.torchserve.models import TorchServeModels
+from argosy.server.translate_page import PAGE_ASSETS, PAGE_PATH, translation_routes
 from argosy.web.access import Door, door_for, load_keys
 from argosy.web.edge import Edge, EdgeSettings
 from argosy.web.lifecycle import Lifecycle
@@ -52,6 +53,7 @@ class AppWiring:
         self._keys = load_keys(spec, metrics)
         self._tracing = open_tracing(spec.otlp_endpoint, "torchserve")
         openai: list[Route] = resolve(PROTOCOLS, "openai", "protocol")(models.served)
+        self._pages = translation_routes(models.translations)
         self._parts = Parts(
             administration=models.administration,
             lifecycle=lifecycle,
@@ -68,13 +70,17 @@ class AppWiring:
         served = routes_of(apis, self._parts)
         if Api.MANAGEMENT in apis and not self._spec.is_management_guarded and not self._spec.enable_model_api:
             served = [_read_only(route) for route in served]
+        paths = paths_of(apis, self._parts)
+        if Api.INFERENCE in apis:
+            served = [*served, *self._pages]
+            paths = msgspec.structs.replace(paths, pages=frozenset({PAGE_PATH}), page_prefixes=(PAGE_ASSETS,))
         last = [route for route in served if route.path.startswith("/{")]
         served = [route for route in served if not route.path.startswith("/{")]
         operations = Operations(self._lifecycle, self._metrics, _ABOUT).routes(served)
         is_strict = self._spec.compat is Compat.STRICT
         shape = ErrorShape(self._parts.settings, openai_paths=Api.INFERENCE in apis)
         settings = EdgeSettings(
-            door=self._door(spec, paths_of(apis, self._parts)),
+            door=self._door(spec, paths),
             max_body_bytes=spec.limits.max_body_bytes,
             access_log=spec.access_log,
             tracing=self._tracing,

@@ -7,10 +7,11 @@ this process, or a worker process with the archive's own code.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import msgspec
 
+from argosy.core.errors import SpecError
 from argosy.core.interfaces import Predictor
 from argosy.core.model_archive import ModelArchive, VersionSettings
 from argosy.core.torchserve_spec import TorchServeSpec
@@ -22,6 +23,7 @@ from argosy.observe.metrics_file import read_metrics_file
 from argosy.observe.torchserve_metrics import TorchServeMeters
 from argosy.server.torchserve.opening import ModelOpening
 from argosy.server.torchserve.presets import PRESETS, PresetPredictor, preset_models
+from argosy.server.translation import CONFIG_SECTION, TranslationModel, languages_of
 from argosy.serving.predictions.administration import Administration, Wiring
 from argosy.serving.predictions.registry import PredictionRegistry
 from argosy.serving.registry import ModelRegistry
@@ -33,6 +35,17 @@ class TorchServeModels(msgspec.Struct, frozen=True):
     administration: Administration
     opening: ModelOpening
     served: ModelRegistry
+
+    def translations(self) -> list[TranslationModel]:
+        """The models the translation page lets choose from: presets, and those whose model-config.yaml says so."""
+        registry = self.administration.registry
+        found = []
+        for name in registry.names():
+            archive = registry.get(name).archive
+            if CONFIG_SECTION in (archive.manifest.model.handler, *archive.config):
+                with suppress(SpecError):  # The handler's own section of that name, in another shape.
+                    found.append(TranslationModel(name=name, languages=languages_of(archive.config)))
+        return found
 
     def cut_off(self) -> None:
         """End every request that is not answered yet, each with an error."""

@@ -25,7 +25,7 @@ from argosy.core.serve_spec import ServeSpec
 from argosy.core.torchserve_spec import TorchServeSpec
 from argosy.observe.metrics import Metrics
 from argosy.server.composition import open_served_model
-from argosy.server.translation import TranslationModel, languages_of, prompt_of, translate, wish_of
+from argosy.server.translation import languages_of, prompt_of, translate, wish_of
 from argosy.serving.registry import ModelRegistry
 from argosy.serving.served_model import ServedModel
 
@@ -83,15 +83,6 @@ class PresetModels:
         self._open_model = open_model
         self._loaded: dict[str, _Loaded] = {}
         self._loading = asyncio.Lock()
-
-    def translations(self) -> list[TranslationModel]:
-        """The loaded models that translate, by name."""
-        found = [
-            TranslationModel(name=each.archive.manifest.model.model_name, languages=languages_of(each.archive.config))
-            for each in self._loaded.values()
-            if each.archive.manifest.model.handler == "translation"
-        ]
-        return sorted({model.name: model for model in found}.values(), key=lambda model: model.name)
 
     @asynccontextmanager
     async def use(self, archive: ModelArchive) -> AsyncIterator[ServedModel]:
