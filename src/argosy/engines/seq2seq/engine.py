@@ -39,15 +39,19 @@ FEATURES = frozenset(
 )
 DEFAULT_MAX_NUM_SEQS = 128
 _MOST = 1024
+_SMALL_PARAMETERS = 100_000_000
+_MOST_LANES = 8
 
 
 class Seq2SeqArguments(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The engine's `engine_args`. compute_type: what the weights are kept and multiplied as; "" = int8, on a GPU
-    float16. lanes: batches decoded at the same time. batch_size: rows of one. The others: see docs/seq2seq.md.
+    """The engine's `engine_args`.
+
+    compute_type: what the weights are kept and multiplied as; "" = int8, on a GPU float16. lanes: batches decoded at
+    the same time; 0 = one per core for a small model, else two. batch_size: rows of one. The others: docs/seq2seq.md.
     """
 
     compute_type: str = ""
-    lanes: int = 2
+    lanes: int = 0
     batch_size: int = 32
     beam_size: int = 1
     length_penalty: float = 1.0
@@ -63,7 +67,8 @@ class Seq2SeqEngine:
         self._files = files
         self._settings = settings
         self._device = "cuda" if settings.device.lower() in ("cuda", "gpu", "nvidia") else settings.device.lower()
-        self._arguments = checked_arguments(settings, self._device)
+        self._threads = settings.num_threads or len(os.sched_getaffinity(0))
+        self._arguments = with_lanes(checked_arguments(settings, self._device), files, self._threads)
         self._info = engine_info(files, settings, self._arguments)
         self._lanes: Lanes | None = None
         self._rows: set[Row] = set()
@@ -157,14 +162,13 @@ class Seq2SeqEngine:
             raise EngineError(f"the prompt must hold token ids from 0 to {size - 1}, and at least one")
 
     def _load(self, folder: Path) -> Any:
-        threads = self._settings.num_threads or len(os.sched_getaffinity(0))
         try:
             translator = ctranslate2.Translator(
                 str(folder),
                 device=self._device,
                 compute_type=self._arguments.compute_type,
-                inter_threads=self._arguments.lanes,
-                intra_threads=max(1, threads // self._arguments.lanes),
+                inter_threads=2 * self._arguments.lanes,
+                intra_threads=max(1, self._threads // self._arguments.lanes),
             )
             translator.translate_batch([["0"]], beam_size=1, max_decoding_length=1)
         except (RuntimeError, ValueError) as error:
@@ -183,14 +187,22 @@ def checked_arguments(settings: EngineSettings, device: str) -> Seq2SeqArguments
         ) from error
     if device not in ("cpu", "cuda"):
         raise SpecError(f"the seq2seq engine runs on the devices CPU and CUDA, not on {settings.device!r}")
-    for name in ("lanes", "batch_size", "beam_size"):
-        if not 1 <= getattr(arguments, name) <= _MOST:
-            raise SpecError(f"engine_args {name} must be in [1, {_MOST}], got {getattr(arguments, name)}")
+    for name, least in (("lanes", 0), ("batch_size", 1), ("beam_size", 1), ("no_repeat_ngram_size", 0)):
+        if not least <= getattr(arguments, name) <= _MOST:
+            raise SpecError(f"engine_args {name} must be in [{least}, {_MOST}], got {getattr(arguments, name)}")
     kind = arguments.compute_type or ("float16" if device == "cuda" else "int8")
     can = sorted(ctranslate2.get_supported_compute_types(device))
     if kind not in can:
         raise SpecError(f"engine_args compute_type {kind!r} is not possible on this {device}: it can {', '.join(can)}")
     return msgspec.structs.replace(arguments, compute_type=kind)
+
+
+def with_lanes(arguments: Seq2SeqArguments, files: ModelFiles, num_threads: int) -> Seq2SeqArguments:
+    """The arguments with lanes chosen. Pure. A small model's matrices are too small to be worth sharing out."""
+    if arguments.lanes:
+        return arguments
+    is_small = files.info.num_parameters < _SMALL_PARAMETERS
+    return msgspec.structs.replace(arguments, lanes=min(max(num_threads, 2), _MOST_LANES) if is_small else 2)
 
 
 def engine_info(files: ModelFiles, settings: EngineSettings, arguments: Seq2SeqArguments) -> EngineInfo:

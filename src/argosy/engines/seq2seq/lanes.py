@@ -2,8 +2,12 @@
 
 A lane takes the oldest waiting row and every other one that can be decoded with it, up to `batch_size`, and has
 CTranslate2 decode them. Rows leave one by one; when the last one has left, the lane takes what waits by then. It never
-waits for a batch to fill: while both lanes are busy the next batch grows by itself, and when they are not, a request
-alone is fastest alone.
+waits for a batch to fill: while all lanes are busy the next batch grows by itself, and when one is free, a request
+alone is fastest alone. So `max_batch_delay` has no counterpart here.
+
+One long answer keeps its lane busy long after the others of its batch have gone. So that nobody stands behind a few
+such, there are as many lanes in reserve. They share the cores with the others, so they are no gain for anybody else,
+and take only what has waited longer than two usual batches last.
 
 CTranslate2 calls us for each token of each row, from a thread of its own. Its binding makes and destroys a Python
 thread state around each call, which took a third of the time of a small model (measured); so the first call of each
@@ -34,11 +38,18 @@ _logger = logging.getLogger(__name__)
 # Consumers look this often at an answer that grows: fifty times a second reads like all at once, and costs a loop that
 # serves a thousand short answers a second next to nothing.
 _LOOK_SECONDS = 0.02
+_FIRST_USUAL_SECONDS = 0.02
+_NEWEST_WEIGHT = 0.1
+_UNUSUAL_RATIO = 4.0  # a batch that lasts longer than so many usual ones counts as so many
+_PATIENCE_RATIO = 2.0  # usual batches, after which a waiting row may have a lane of the reserve
 _JOIN_SECONDS = 10.0
 
 
 class LaneSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """count: batches decoded at the same time. batch_size: rows of one. The others: CTranslate2's, of beams."""
+    """count: batches decoded at the same time, and as many in reserve. batch_size: rows of one.
+
+    The others: CTranslate2's, of beams.
+    """
 
     count: int
     batch_size: int
@@ -54,6 +65,11 @@ def next_batch(waiting: Sequence[Row], batch_size: int) -> list[Row]:
     return [row for row in waiting if row.decoding == decoding][:batch_size]
 
 
+def usual_seconds(before: float, seconds: float) -> float:
+    """How long a batch usually lasts, now that another one has lasted `seconds`. Pure. Few long ones change little."""
+    return before + _NEWEST_WEIGHT * (min(seconds, _UNUSUAL_RATIO * before) - before)
+
+
 class Lanes:
     """Decodes rows until closed. `submit`, `withdraw` and `close` belong to the event loop."""
 
@@ -64,12 +80,17 @@ class Lanes:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Row] = deque()
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # rung once per row; a stale ring finds nothing
+        # One ring per row, and one for the reserve if all lanes are busy then; a stale ring finds nothing.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._reserve_bell: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._choosing = threading.Lock()  # between lanes only: the event loop never takes it
+        self._num_busy = 0
+        self._usual_seconds = _FIRST_USUAL_SECONDS
         self._kept = threading.local()
-        self._is_closed = False
+        self._closing = threading.Event()
         self._threads = [
-            threading.Thread(target=self._work, name=f"seq2seq-lane-{index}", daemon=True)
+            threading.Thread(target=work, name=f"seq2seq-lane-{index}", daemon=True)
+            for work in (self._work, self._work_in_reserve)
             for index in range(settings.count)
         ]
         for thread in self._threads:
@@ -82,8 +103,10 @@ class Lanes:
 
     def submit(self, row: Row) -> None:
         """Let a lane take the row when one is free."""
+        row.submitted_at = time.monotonic()
         self._waiting.append(row)
         self._bell.put(None)
+        self._ring_for_reserve()
 
     async def withdraw(self, row: Row) -> None:
         """Give the row up: at once if it waits, with the step under way if a lane has it."""
@@ -97,9 +120,10 @@ class Lanes:
 
     async def close(self) -> None:
         """End every row with EngineDead and the threads. Idempotent."""
-        self._is_closed = True
+        self._closing.set()
         for _ in self._threads:
             self._bell.put(None)
+            self._reserve_bell.put(None)
         await asyncio.to_thread(self._join)
         for row in self._waiting:
             row.end(_closed())
@@ -112,14 +136,40 @@ class Lanes:
             thread.join(_JOIN_SECONDS)
 
     def _work(self) -> None:
-        while True:
+        while not self._closing.is_set():
             self._bell.get()
-            if self._is_closed:
-                return
-            rows = self._claim()
-            if rows:
-                self._decode(rows)
-                self._wake_soon(rows)
+            self._decode_next()
+
+    def _work_in_reserve(self) -> None:
+        while not self._closing.is_set():
+            self._reserve_bell.get()
+            while (left := _PATIENCE_RATIO * self._usual_seconds - self._waiting_seconds()) > 0:
+                if not self._waiting or self._closing.wait(left):
+                    break
+            else:
+                self._decode_next()
+
+    def _waiting_seconds(self) -> float:
+        """How long the oldest waiting row has waited; 0 if none waits."""
+        try:
+            return time.monotonic() - self._waiting[0].submitted_at
+        except IndexError:
+            return 0.0
+
+    def _decode_next(self) -> None:
+        rows = [] if self._closing.is_set() else self._claim()
+        if rows:
+            self._ring_for_reserve()
+            began = time.monotonic()
+            self._decode(rows)
+            with self._choosing:
+                self._num_busy -= 1
+                self._usual_seconds = usual_seconds(self._usual_seconds, time.monotonic() - began)
+            self._wake_soon(rows)
+
+    def _ring_for_reserve(self) -> None:
+        if self._waiting and self._num_busy >= self._settings.count:
+            self._reserve_bell.put(None)
 
     def _claim(self) -> list[Row]:
         """The next batch, taken out of the waiting rows. A row withdrawn meanwhile is no longer among them."""
@@ -131,6 +181,7 @@ class Lanes:
                 except ValueError:
                     continue
                 claimed.append(row)
+            self._num_busy += bool(claimed)
             return claimed
 
     def _decode(self, rows: list[Row]) -> None:
@@ -190,7 +241,7 @@ class Lanes:
                 is_first = False
                 self._keep_thread_state()
             row = rows[step.batch_id]
-            if self._is_closed:
+            if self._closing.is_set():
                 row.end(_closed())
             if row.ending is not None or row.gain(step.token_id, step.log_prob):
                 live.pop(step.batch_id, None)

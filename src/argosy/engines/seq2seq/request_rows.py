@@ -59,6 +59,7 @@ class Row:
         self.source = [str(token_id) for token_id in request.prompt_token_ids]
         self.decoding = decoding_of(sampling, beam_size)
         self.max_tokens = sampling.max_tokens
+        self.submitted_at = 0.0  # monotonic seconds
         self.is_cancelled = False
         self.ending: FinishReason | ArgosyError | None = None
         self._ids: list[int] = []
