@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks.archives import ArchiveSpec
 from benchmarks.figures import Figure, Run
-from benchmarks.torchserve_calls import WIRE
+from benchmarks.torchserve_profiles import WIRE
 from benchmarks.torchserve_servers import Side, add_flags, two_sides, wait_until_answered, whole
 from benchmarks.wire_calls import Call
 from benchmarks.wire_client import Measured, Question, WireClient, prediction_question

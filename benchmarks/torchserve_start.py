@@ -12,7 +12,7 @@ import time
 
 from benchmarks.archives import ArchiveSpec
 from benchmarks.figures import Figure, Run
-from benchmarks.torchserve_calls import WIRE
+from benchmarks.torchserve_profiles import WIRE
 from benchmarks.torchserve_servers import Packed, Side, add_flags, two_sides, wait_until_answered
 from benchmarks.torchserve_t5 import T5, t5_archive
 from benchmarks.wire_calls import Call
