@@ -29,10 +29,18 @@ from argosy.core.inference_service import (
     ShadowPolicy,
     StickyPolicy,
 )
+from argosy.core.model_archive import SequenceSettings, VersionSettings
 from argosy.core.network import NetworkSettings
 from argosy.core.resources import Device, Resources
 from argosy.core.scaling import ScalingPolicy, Slo
 from argosy.core.serve_spec import ServeSpec
+from argosy.core.torchserve_spec import (
+    HandlerDefaults,
+    SequenceHeaders,
+    StartVersion,
+    TorchServeMetricsSpec,
+    TorchServeSpec,
+)
 from argosy.core.web_spec import LimitsSpec, WebSpec
 from argosy.core.workload import Probe, Workload
 from argosy.observe.metrics import METRICS
@@ -43,7 +51,8 @@ SOURCE = ROOT / "src"
 SPECS = (
     ServeSpec, LimitsSpec, EngineSettings, NetworkSettings, ControlSpec, GatewaySpec, UpSpec, InferenceServiceSpec,
     RevisionTemplate, Resources, ScalingPolicy, Slo, RolloutPolicy, PromotionPolicy, GatewayPolicy, StickyPolicy,
-    ShadowPolicy, CachePolicy, Workload, Probe, Device,
+    ShadowPolicy, CachePolicy, Workload, Probe, Device, TorchServeSpec, StartVersion, HandlerDefaults,
+    SequenceHeaders, TorchServeMetricsSpec, VersionSettings, SequenceSettings,
 )  # fmt: skip
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
 
@@ -81,7 +90,7 @@ def documents() -> list[str]:
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_spec_field_is_documented(spec: type[msgspec.Struct]) -> None:
     text = all_docs()
-    shown = "\n".join(documents())
+    shown = "\n".join([*documents(), *fences((DOCS / "torchserve.md").read_text())])
     missing = [
         name
         for name in spec.__struct_fields__

@@ -124,7 +124,6 @@ class TorchServeSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
     management: Address = Address("127.0.0.1", 8081)
     metrics: Address = Address("127.0.0.1", 8082)
     model_store: Path | None = None
-    workflow_store: Path | None = None
     load_models: tuple[str, ...] = ()
     models: dict[str, dict[str, StartVersion]] = msgspec.field(default_factory=dict)
     version_defaults: VersionSettings = VersionSettings()

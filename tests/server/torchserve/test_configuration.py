@@ -19,6 +19,7 @@ from argosy.core.torchserve_spec import (
     TorchServeSpec,
     check_torchserve_spec,
 )
+from argosy.core.web_spec import WebSpec
 from argosy.server.torchserve.config_keys import KEYS, Treatment
 from argosy.server.torchserve.configuration import Configuration, read_configuration
 
@@ -211,3 +212,13 @@ def test_the_migration_page_has_every_key_and_flag() -> None:
     rows = re.findall(r"^\| (`[^|]+`) \| (taken|mapped|ignored|refused) \|", page, re.MULTILINE)
     told = {key: treatment for keys, treatment in rows for key in re.findall(r"`(\w+)`", keys)}
     assert told == {key: known.treatment.value for key, known in KEYS.items()}
+
+
+def test_the_documented_fields_are_all_of_them_with_their_defaults() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "torchserve.md").read_text()
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    Path("fields.yaml").write_text(shown)
+    spec, _ = torchserve_spec(Path("fields.yaml"), {"no_config_snapshots": True})
+    assert spec == TorchServeSpec()
+    shared = {name for name in WebSpec.__struct_fields__ if name != "limits"}
+    assert set(msgspec.yaml.decode(shown)) == set(TorchServeSpec.__struct_fields__) - shared
