@@ -69,7 +69,7 @@ class Management:
         page = self._administration.list(limit, offset)
         answer: dict[str, Any] = {"nextPageToken": page.next_page_token} if page.next_page_token else {}
         answer["models"] = [{"modelName": model.name, "modelUrl": model.url} for model in page.models]
-        return json_answer(answer, headers=query.headers())
+        return json_answer(answer, headers=self._warnings(query))
 
     async def register(self, request: Request) -> Response:
         """Load an archive. Raises: as `Administration.register`; Refusal where TorchServe has another status."""
@@ -91,11 +91,11 @@ class Management:
             told = text if self._settings.is_strict else error.message
             raise Refusal(500, "InternalServerException", told) from error
         if not done.is_complete:
-            return status_answer(_UPDATING, 202, parameters.headers())
+            return status_answer(_UPDATING, 202, self._warnings(parameters))
         text = f'Model "{done.name}" Version: {done.version} registered with {done.num_workers} initial workers'
         if done.num_workers == 0:
             text += ". Use scale workers API to add workers for the model."
-        return status_answer(text, 200, parameters.headers())
+        return status_answer(text, 200, self._warnings(parameters))
 
     async def scale(self, request: Request) -> Response:
         """Run more or fewer workers. Raises: InvalidRequest; as `Administration.scale`."""
@@ -116,12 +116,12 @@ class Management:
             ),
         )
         if not is_synchronous:
-            return status_answer(_UPDATING, 202, query.headers())
+            return status_answer(_UPDATING, 202, self._warnings(query))
         if not done.is_complete:
-            return status_answer("Workers scaling in progress...", 206, query.headers())
+            return status_answer("Workers scaling in progress...", 206, self._warnings(query))
         asked = request.path_params.get("version")
         text = f"Workers scaled to {min_workers} for model: {done.name}" + (f", version: {asked}" if asked else "")
-        return status_answer(text, 200, query.headers())
+        return status_answer(text, 200, self._warnings(query))
 
     async def describe(self, request: Request) -> Response:
         """The state of one version, or of all. Raises: ModelNotFound, NotFound; what the handler's describe raises."""
@@ -132,7 +132,7 @@ class Management:
         for status in self._administration.describe(name, asked):
             own = await self._administration.describe_handler(name, status.version) if wants_metadata else None
             elements.append(described(status, metadata=own, strict=self._settings.is_strict))
-        return json_answer(elements, headers=query.headers())
+        return json_answer(elements, headers=self._warnings(query))
 
     async def unregister(self, request: Request) -> Response:
         """Drain a version and forget it. Raises: ModelNotFound, NotFound; Refusal."""
@@ -170,6 +170,9 @@ class Management:
         name = request.path_params["model"]
         self._administration.describe(name, None)
         return json_answer(management_document(name))
+
+    def _warnings(self, parameters: Parameters) -> dict[str, str]:
+        return {} if self._settings.is_strict else parameters.headers()
 
     def _require_changes(self) -> None:
         if not self._settings.may_change_models:

@@ -1,8 +1,8 @@
 """How this protocol is spoken on one server, and where it differs from TorchServe on purpose: one table.
 
 `compat: right` (the default) does right where the original is wrong; `strict` does as the original did, for clients
-that depend on it. Every difference a client can see is a row of `DIFFERENCES`; docs/torchserve-api.md shows the same
-table, and a test holds the two together.
+that depend on it. Every difference a client can see is a row of `DIFFERENCES`, or of `ALWAYS_DIFFERENT` if even
+`strict` does not bring it back; docs/torchserve-api.md shows the same tables, and a test holds the two together.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class WireSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """What a client can see. original: TorchServe 0.12, and `strict`. ours: `right`."""
+    """What a client can see. original: TorchServe 0.12. ours: what we answer."""
 
     what: str
     original: str
@@ -60,17 +60,40 @@ DIFFERENCES = (
     ),
     Difference("a worker that died, or ran out of memory", "`Worker died.`, `Out of resources`", "and why"),
     Difference("workers that cannot start", "`Failed to start workers for model …`", "and why"),
+    Difference("removing the default version", "`Cannot remove default version for model …`", "and what to do first"),
     Difference("connection after an error", "closed", "kept, so that a refused client costs no new connection"),
     Difference(
         "a parameter that is no number or flag", "the default is taken silently", "and a `Warning` header says so"
-    ),
-    Difference(
-        "`min_worker` or `initial_workers` below 0", "500 `InternalServerException`", "400 `BadRequestException`"
     ),
     Difference("header `Authorization`", "handlers see it", "handlers do not"),
     Difference(
         "description of a model",
         "TorchServe's members only",
-        "also `argosy`: health, requests running, batch size and delay as tuned, restarts and reasons of workers",
+        "also `argosy` (health, requests running, batch size and delay as tuned), and `phase`, `restarts` and "
+        "`reason` of workers",
     ),
+)
+
+# What `strict` does not bring back, because nobody can depend on it, or nobody should.
+ALWAYS_DIFFERENT = (
+    Difference("probes with tokens on", "`/ping` needs a token", "`/ping`, `/livez`, `/readyz`, `/health` are open"),
+    Difference(
+        "`min_worker`, `initial_workers`, `batch_size` … that make no sense",
+        "500, or taken as they are",
+        "400 `BadRequestException` naming the parameter",
+    ),
+    Difference("a registration in broken JSON", "500 `JsonSyntaxException`", "400 `BadRequestException`"),
+    Difference("`GET /models?limit=0`", "an empty page whose next page is itself", "as without a limit"),
+    Difference("`GET …/set-default`", "describes the version", "405"),
+    Difference("a body that is too large", "413 with an empty body", "413 with the error's body"),
+    Difference("reason phrase of a response", "as the handler set it", "HTTP's own; HTTP/2 has none"),
+    Difference("a queued request whose client left", "is worked on", "is dropped; a running one is not waited for"),
+    Difference("a request that waits for too long", "is dropped without an answer", "504 `RequestTimeoutException`"),
+    Difference("`/metrics` of the inference port", "404", "the same page as on the metrics port"),
+    Difference(
+        "pages of other sites",
+        "may call, whatever they send",
+        "403, unless their origin is allowed: any body is taken, so the browser's `Origin` and `Sec-Fetch-Site` decide",
+    ),
+    Difference("a handler's `Content-Length`, `Connection` …", "sent", "left out: they belong to the connection"),
 )
