@@ -63,8 +63,8 @@ class ModelOpening:
             environments=self._places.environments,
             allowed=self._allowed,
         )
-        archive = with_handler(archive, options.handler, self._spec.handlers)
-        name = options.model_name or archive.manifest.model.model_name
+        archive = as_registered(archive, options, self._spec.handlers)
+        name = archive.manifest.model.model_name
         row = self._spec.models.get(name, {}).get(archive.manifest.model.model_version)
         base = start_settings(self._spec, is_at_start=options.is_loaded_at_startup)
         settings = decode_settings(archive.config, base, f"{path.name}: {archive.manifest.model.config_file}")
@@ -85,7 +85,7 @@ def start_settings(spec: TorchServeSpec, *, is_at_start: bool) -> VersionSetting
     num_workers = spec.workers_per_model
     if num_workers is None:
         num_workers = len(os.sched_getaffinity(0)) if is_at_start else 0
-    return msgspec.structs.replace(spec.version_defaults, min_workers=num_workers, max_workers=max(num_workers, 1))
+    return msgspec.structs.replace(spec.version_defaults, min_workers=num_workers, max_workers=num_workers)
 
 
 def with_row(settings: VersionSettings, row: StartVersion | None) -> VersionSettings:
@@ -104,13 +104,13 @@ def with_row(settings: VersionSettings, row: StartVersion | None) -> VersionSett
     return msgspec.structs.replace(settings, **given)
 
 
-def with_handler(archive: ModelArchive, handler: str, defaults: HandlerDefaults) -> ModelArchive:
-    """The archive with the handler a caller names, and defaults where its manifest has nothing."""
+def as_registered(archive: ModelArchive, options: RegisterOptions, defaults: HandlerDefaults) -> ModelArchive:
+    """The archive under the name and with the handler that its caller wants, or else as its manifest says."""
     model = archive.manifest.model
     changed = msgspec.structs.replace(
         model,
-        handler=handler or model.handler or defaults.handler,
-        service_envelope=model.service_envelope or defaults.envelope,
+        model_name=options.model_name or model.model_name,
+        handler=options.handler or model.handler or defaults.handler,
     )
     manifest = msgspec.structs.replace(archive.manifest, model=changed)
     return msgspec.structs.replace(archive, manifest=manifest)
