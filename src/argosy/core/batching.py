@@ -5,9 +5,12 @@ the model and the machine, so it is measured. `BatchTuner` keeps the cost per re
 4, … up to the configured one), uses the cheapest, and looks at a neighbour now and then.
 
 Looking costs time, and so does holding a batch open. Both are paid from one account: the seconds saved against calls
-with one request each, plus a hundredth of the time spent. What the account cannot pay is not tried. So the sum of all
-calls and waits stays within a hundredth of what batch size 1 would have taken, whatever the model is like, and a model
-for which batching pays reaches its full size within a few dozen calls.
+with one request each, plus less than a hundredth of the time spent. What the account cannot pay is not tried. So the
+sum of all calls and waits stays within two hundredths of what batch size 1 would have taken, whatever the model is
+like, and a model for which batching pays reaches its full size within a few dozen calls.
+
+A batch is held open only while clients that were there a moment ago have yet to come back, and no longer than one more
+request in it saves.
 
 Source: TorchServe docs/batch_inference_with_ts (a worker holds the first request for `max_batch_delay`); its own
 benchmark report, where batch 8 is 30 % slower than batch 1 on MNIST.
@@ -15,16 +18,20 @@ benchmark report, where batch 8 is 30 % slower than batch 1 on MNIST.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
-_ALLOWANCE_RATIO = 0.01  # of the time spent: what looking for something better may cost.
+_ALLOWANCE_RATIO = 0.0075  # of the time spent: what looking for something better may cost.
 _MIN_SAMPLES = 3  # before a size is believed.
-_NEWEST_WEIGHT = 0.1  # of a new sample: about the last twenty count.
+_NEWEST_WEIGHT = 0.02  # of a new sample: about the last hundred count.
 _CLEARLY_CHEAPER_RATIO = 0.98  # a larger size must save at least a fiftieth, or the smaller one is kept.
-_CALLS_UNTIL_STALE = 256  # without a sample, after which a size is looked at again.
+_CALLS_UNTIL_STALE = 256  # without a sample, after which a size is looked at again as if for the first time.
+_MIN_CALLS_BETWEEN_SINGLES = 8
+_REFERENCE_LOSS_RATIO = 0.005  # of the throughput: what looking at single requests may cost while batching pays.
 _START_CREDIT_REQUESTS = 1.0  # with which the account opens, in requests of a call of their own.
 _MAX_CREDIT_REQUESTS = 16.0
-_MAX_DEBT_REQUESTS = 4.0
+_MAX_DEBT_REQUESTS = 2.0
 _UNKNOWN_LOSS_RATIO = 0.5  # of a call's expected time: feared before a size was ever seen.
 _PEAK_FORGOTTEN_RATIO = 0.02  # of the distance to today's load, per call.
 
@@ -51,19 +58,28 @@ def closes_in(plan: BatchPlan, num_waiting: int, held_seconds: float) -> float:
 
 
 class _Cost:
-    """Seconds per request at one size, newest samples first in weight."""
+    """Seconds per request at one size: a running mean and what it may be off by, newest samples first in weight."""
 
-    __slots__ = ("last_call", "mean_seconds", "samples")
+    __slots__ = ("last_call", "mean_seconds", "samples", "variance")
 
     def __init__(self) -> None:
         self.mean_seconds = 0.0
+        self.variance = 0.0
         self.samples = 0
         self.last_call = 0
+
+    @property
+    def error_seconds(self) -> float:
+        """The standard error of the mean."""
+        return math.sqrt(self.variance / max(min(self.samples, 2.0 / _NEWEST_WEIGHT), 1.0))
 
     def add(self, seconds: float, call: int) -> None:
         self.samples += 1
         self.last_call = call
-        self.mean_seconds += (seconds - self.mean_seconds) * max(1.0 / self.samples, _NEWEST_WEIGHT)
+        weight = max(1.0 / self.samples, _NEWEST_WEIGHT)
+        difference = seconds - self.mean_seconds
+        self.mean_seconds += difference * weight
+        self.variance = (1.0 - weight) * (self.variance + difference * difference * weight)
 
 
 class BatchTuner:
@@ -77,6 +93,7 @@ class BatchTuner:
         self._calls = 0
         self._account_seconds = 0.0
         self._peak_in_flight = 1.0
+        self._patience_seconds = 0.0
 
     @property
     def batch_size(self) -> int:
@@ -86,27 +103,35 @@ class BatchTuner:
     @property
     def delay_seconds(self) -> float:
         """How long a batch may be held open now: at most what one more request in it saves."""
-        if self._level == 0:
-            return 0.0
-        size = self._sizes[self._level]
-        saved_per_request = self._costs[0].mean_seconds - self._costs[self._level].mean_seconds
-        return min(self._max_delay_seconds, max(saved_per_request * size / (size - 1), 0.0))
+        return min(self._max_delay_seconds, self._saved_by_one_more_seconds())
 
-    def plan(self, num_waiting: int, num_in_flight: int) -> BatchPlan:
-        """What to do with `num_waiting` requests now. num_in_flight: these and those being answered."""
-        probed = self._probe(num_waiting)
-        if probed is not None:
-            return BatchPlan(batch_size=probed)
-        size = self._sizes[self._level]
-        delay = self.delay_seconds
-        missing = round(self._peak_in_flight) - num_in_flight
-        if num_waiting >= size or missing <= 0 or delay <= 0.0 or self._account_seconds < delay:
+    def plan(self, num_waiting: int, num_in_flight: int, num_idle: int = 0) -> BatchPlan:
+        """What to do with `num_waiting` requests now.
+
+        num_in_flight: these and those being answered. num_idle: others that are free to take some of them.
+        """
+        if num_idle:
+            return BatchPlan(batch_size=min(self.batch_size, -(-num_waiting // (num_idle + 1))))
+        expected = max(round(self._peak_in_flight) - num_in_flight, 0)
+        level = self._level_to_look_at(num_waiting + expected)
+        size = self._sizes[self._level if level is None else level]
+        if num_waiting >= size or not expected:
             return BatchPlan(batch_size=size)
-        return BatchPlan(batch_size=size, delay_seconds=delay, wait_for=min(size, num_waiting + missing))
+        delay = self.delay_seconds if self._level else self._first_delay_seconds(level)
+        if delay <= 0.0 or self._account_seconds < delay or self._patience_seconds < delay * num_waiting:
+            return BatchPlan(batch_size=size)
+        return BatchPlan(batch_size=size, delay_seconds=delay, wait_for=min(size, num_waiting + expected))
 
-    def held(self, seconds: float) -> None:
-        """Somebody free waited so long for a batch to fill."""
+    def held(self, seconds: float, num_before: int, num_after: int) -> None:
+        """Somebody free waited so long for a batch to fill, which grew from `num_before` to `num_after` requests.
+
+        Those that waited pay with their time, and with that of a longer call; each that came saves a call's fixed part.
+        """
         self._pay(-seconds)
+        joined = max(num_after - num_before, 0)
+        fixed = self._saved_by_one_more_seconds()
+        each = fixed - num_before * max(self._costs[0].mean_seconds - fixed, 0.0)
+        self._wait_patiently(joined * each - num_before * seconds)
 
     def finished(self, size: int, seconds: float, num_in_flight: int) -> None:
         """A call with `size` requests took so long; num_in_flight as it ended, these included."""
@@ -114,52 +139,86 @@ class BatchTuner:
         self._peak_in_flight += (num_in_flight - self._peak_in_flight) * _PEAK_FORGOTTEN_RATIO
         self._peak_in_flight = max(self._peak_in_flight, float(num_in_flight))
         level = min(max(size - 1, 0).bit_length(), len(self._sizes) - 1)
-        self._costs[level].add(seconds / size, self._calls)
-        single = self._costs[0]
+        cost, single = self._costs[level], self._costs[0]
+        if level and self._calls - cost.last_call > _CALLS_UNTIL_STALE:
+            cost.samples = 0
+        cost.add(seconds / size, self._calls)
         if level == 0 and single.samples == 1:
             self._account_seconds = _START_CREDIT_REQUESTS * seconds
         saved = size * single.mean_seconds - seconds if level and single.samples else 0.0
         self._pay(_ALLOWANCE_RATIO * seconds + saved)
-        self._level = self._cheapest()
+        self._wait_patiently(_ALLOWANCE_RATIO * seconds)
+        previous, self._level = self._level, self._cheapest()
+        if previous and not self._level:
+            single.samples = 0  # What was held for the cost of a single request may be why batching seemed to pay.
 
     def _pay(self, seconds: float) -> None:
         unit = self._costs[0].mean_seconds
         balance = self._account_seconds + seconds
         self._account_seconds = min(max(balance, -_MAX_DEBT_REQUESTS * unit), _MAX_CREDIT_REQUESTS * unit)
 
+    def _wait_patiently(self, seconds: float) -> None:
+        unit = self._costs[0].mean_seconds
+        balance = self._patience_seconds + seconds
+        self._patience_seconds = min(max(balance, -_MAX_DEBT_REQUESTS * unit), _MAX_CREDIT_REQUESTS * unit)
+
+    def _saved_by_one_more_seconds(self) -> float:
+        """The part of a call that does not depend on its size, at the size in use; 0 at single requests."""
+        if self._level == 0:
+            return 0.0
+        size = self._sizes[self._level]
+        saved_per_request = self._costs[0].mean_seconds - self._costs[self._level].mean_seconds
+        return max(saved_per_request * size / (size - 1), 0.0)
+
     def _cheapest(self) -> int:
-        """The level to use: the cheapest believed one, the smaller of two that hardly differ; 0 while in debt."""
+        """The level to use: the cheapest by more than the error of its mean; 0 while in debt."""
         best = 0
         if self._account_seconds < 0.0 or self._costs[0].samples < _MIN_SAMPLES:
             return best
         for level in range(1, len(self._sizes)):
-            cost = self._costs[level]
-            limit = self._costs[best].mean_seconds * _CLEARLY_CHEAPER_RATIO
-            if cost.samples >= _MIN_SAMPLES and cost.mean_seconds < limit:
+            cost, other = self._costs[level], self._costs[best]
+            limit = (other.mean_seconds - other.error_seconds) * _CLEARLY_CHEAPER_RATIO
+            if cost.samples >= _MIN_SAMPLES and cost.mean_seconds + cost.error_seconds < limit:
                 best = level
         return best
 
-    def _probe(self, num_waiting: int) -> int | None:
-        """A size worth a look, if enough requests wait for it and the account can pay for it."""
+    def _level_to_look_at(self, num_expected: int) -> int | None:
+        """A level worth a look, if enough requests are there or expected, and the account can pay for it."""
         if self._costs[0].samples < _MIN_SAMPLES:
-            return 1
-        for level in (self._level + 1, self._level - 1, 0):
-            if not 0 <= level < len(self._sizes) or level == self._level or self._sizes[level] > num_waiting:
-                continue
-            if self._is_worth_a_look(level) and self._feared_loss_seconds(level) <= self._account_seconds:
-                return self._sizes[level]
+            return 0
+        if self._level and self._calls - self._costs[0].last_call >= self._calls_between_singles():
+            return 0
+        for level in (self._level + 1, self._level - 1):
+            is_possible = 0 < level < len(self._sizes) and self._sizes[level] <= num_expected
+            if is_possible and self._is_unknown(level) and self._feared_loss_seconds(level) <= self._account_seconds:
+                return level
         return None
 
-    def _is_worth_a_look(self, level: int) -> bool:
-        cost = self._costs[level]
-        return cost.samples < _MIN_SAMPLES or self._calls - cost.last_call >= _CALLS_UNTIL_STALE
+    def _is_unknown(self, level: int) -> bool:
+        """Whether it was not looked at enough, or long ago, or may turn out the cheapest."""
+        cost, used = self._costs[level], self._costs[self._level]
+        if cost.samples < _MIN_SAMPLES or self._calls - cost.last_call >= _CALLS_UNTIL_STALE:
+            return True
+        limit = (used.mean_seconds + used.error_seconds) * _CLEARLY_CHEAPER_RATIO
+        return cost.mean_seconds - cost.error_seconds < limit
+
+    def _calls_between_singles(self) -> float:
+        """Single requests are the measure of everything: the closer the race, the oftener they are looked at."""
+        used = self._costs[self._level]
+        gain_ratio = self._costs[0].mean_seconds / max(used.mean_seconds, 1e-9)
+        calls = (gain_ratio - 1.0) / (_REFERENCE_LOSS_RATIO * self._sizes[self._level])
+        return min(max(calls, _MIN_CALLS_BETWEEN_SINGLES), _CALLS_UNTIL_STALE)
+
+    def _first_delay_seconds(self, level: int | None) -> float:
+        """How long a first look at two requests in a call may wait for the second."""
+        return 0.0 if not level else min(self._max_delay_seconds, self._costs[0].mean_seconds * _UNKNOWN_LOSS_RATIO)
 
     def _feared_loss_seconds(self, level: int) -> float:
         """What one call of that size may lose against the size in use."""
         used = self._costs[self._level].mean_seconds
         cost = self._costs[level]
         if cost.samples:
-            return self._sizes[level] * max(cost.mean_seconds - used, 0.0)
+            return self._sizes[level] * max(cost.mean_seconds + cost.error_seconds - used, 0.0)
         if level >= 2:  # The sizes below it became cheaper and cheaper: so, it is believed, does this one.
             return 0.0
         return self._sizes[level] * used * _UNKNOWN_LOSS_RATIO

@@ -1,4 +1,4 @@
-"""Requests that belong together meet one worker, in their order; what ends a sequence, and what its clients are told."""
+"""Requests that belong together meet one worker, in their order; what ends a sequence, and what clients are told."""
 
 from __future__ import annotations
 

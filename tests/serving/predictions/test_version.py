@@ -24,7 +24,7 @@ def test_a_request_waits_for_its_worker_and_is_answered_with_index_0() -> None:
                 assert [piece.index async for piece in pieces] == [0]
             assert stage.texts()[0] == ("ok1", "ok2")
             assert ledger.loads == [5.0]
-            assert [*ledger.seconds.values()][0] == (5.0, 1.0)
+            assert next(iter(ledger.seconds.values())) == (5.0, 1.0)
             assert len(ledger.metrics) == 1
 
     run_virtually(story())
@@ -51,10 +51,8 @@ def test_pieces_arrive_as_they_are_made() -> None:
     async def story() -> None:
         loop = asyncio.get_running_loop()
         async with serving(Stage(), settings()) as version:
-            times = []
             async with aclosing(version.predict(request("stream"))) as pieces:
-                async for _ in pieces:
-                    times.append(loop.time())
+                times = [loop.time() async for _ in pieces]
             assert times == pytest.approx([1.0, 2.0, 3.0, 4.0])
 
     run_virtually(story())
@@ -169,13 +167,15 @@ def test_f06_a_reader_that_is_too_slow_loses_its_answer_alone() -> None:
             predictor._answer = flood  # type: ignore[assignment]
             return predictor
 
-        async with serving(stage, settings(batch_size=2), make=make) as version:
-            async with aclosing(version.predict(request("slow reader"))) as slow:
-                await anext(slow)
-                await asyncio.sleep(5.0)
-                with pytest.raises(EngineError, match="reads too slowly"):
-                    async for _ in slow:
-                        pass
+        async with (
+            serving(stage, settings(batch_size=2), make=make) as version,
+            aclosing(version.predict(request("slow reader"))) as slow,
+        ):
+            await anext(slow)
+            await asyncio.sleep(5.0)
+            with pytest.raises(EngineError, match="reads too slowly"):
+                async for _ in slow:
+                    pass
 
     run_virtually(story())
 

@@ -22,12 +22,12 @@ from argosy.serving.predictions.sequences import Sequences
 class Planner(Protocol):
     """Says what the next call takes, and hears how long a batch was held open."""
 
-    def plan(self, num_waiting: int, num_in_flight: int) -> BatchPlan:
+    def plan(self, num_waiting: int, num_in_flight: int, num_idle: int) -> BatchPlan:
         """What to do with the jobs that wait."""
         ...
 
-    def held(self, seconds: float) -> None:
-        """A batch was held open for so long."""
+    def held(self, seconds: float, num_before: int, num_after: int) -> None:
+        """A batch was held open for so long, and grew."""
         ...
 
 
@@ -121,8 +121,9 @@ class JobQueue:
             if not self._jobs or self._holder is not None:
                 await self._sleep(taker)
                 continue
-            plan = self._planner.plan(len(self._jobs), len(self._jobs) + self.num_running)
-            if not next(iter(self._jobs)).is_alone and closes_in(plan, len(self._jobs), 0.0) > 0.0:
+            num_waiting = len(self._jobs)
+            plan = self._planner.plan(num_waiting, num_waiting + self.num_running, len(self._idle))
+            if not next(iter(self._jobs)).is_alone and closes_in(plan, num_waiting, 0.0) > 0.0:
                 await self._hold(taker, plan)
             if jobs := self._pop(plan.batch_size):
                 return jobs
@@ -169,7 +170,7 @@ class JobQueue:
         ready = sequences.num_ready(taker.worker)
         if not ready:
             return []
-        jobs = sequences.take(taker.worker, self._planner.plan(ready, ready).batch_size)
+        jobs = sequences.take(taker.worker, self._planner.plan(ready, ready, 0).batch_size)
         self.num_running += len(jobs)
         return jobs
 
@@ -192,7 +193,7 @@ class JobQueue:
 
     async def _hold(self, taker: Taker, plan: BatchPlan) -> None:
         """Wait until the batch is full or its time is over."""
-        began = self._clock()
+        began, num_before = self._clock(), len(self._jobs)
         self._holder = (taker, plan.wait_for or plan.batch_size)
         loop = asyncio.get_running_loop()
         taker.waiter = loop.create_future()
@@ -207,7 +208,7 @@ class JobQueue:
             timer.cancel()
             taker.waiter = None
             self._holder = None
-            self._planner.held(self._clock() - began)
+            self._planner.held(self._clock() - began, num_before, len(self._jobs))
 
     def _wake_one(self) -> None:
         if self._holder is None:

@@ -14,11 +14,11 @@ class FixedPlanner:
         self.delay_seconds = delay_seconds if batch_size > 1 else 0.0
         self._plan = BatchPlan(batch_size=batch_size, delay_seconds=self.delay_seconds)
 
-    def plan(self, num_waiting: int, num_in_flight: int) -> BatchPlan:
+    def plan(self, num_waiting: int, num_in_flight: int, num_idle: int) -> BatchPlan:
         """The same for everyone."""
         return self._plan
 
-    def held(self, seconds: float) -> None:
+    def held(self, seconds: float, num_before: int, num_after: int) -> None:
         """Nothing is learned."""
 
     def finished(self, size: int, seconds: float, num_in_flight: int) -> None:
