@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from argosy.core.errors import ArgosyError, ArtifactError, HandlerError, OutOfResources, SpecError
+from argosy.core.errors import ArgosyError, ArtifactError, HandlerError, NotFound, OutOfResources, SpecError
 from argosy.core.model_archive import SequenceSettings, VersionSettings
 from argosy.core.prediction_status import VersionStatus, WorkerPhase, WorkerStatus
 from argosy.core.torchserve_spec import Compat
@@ -65,7 +65,8 @@ BAD_REQUEST = "BadRequestException"
         ("POST", "/models?url=echo.mar&initial_workers=-1", 400, BAD_REQUEST,
          "Parameter initial_workers is -1: it cannot be less than 0."),
         ("POST", "/models?url=bad.mar", 400, "InvalidModelException", "no manifest"),
-        ("POST", "/models?url=far.mar", 400, "DownloadArchiveException", "Failed to download archive from: far"),
+        ("POST", "/models?url=cut.mar", 400, "InvalidModelException", "no zip"),
+        ("POST", "/models?url=http://far/a.mar", 400, "DownloadArchiveException", "Failed to download"),
         ("PUT", "/models/nobody", 404, "ModelNotFoundException", "Model not found: nobody. This server has: echo."),
         ("PUT", "/models/echo/9.9", 404, "ModelVersionNotFoundException",
          "Model version: 9.9 does not exist for model: echo; it has 1.0"),
@@ -92,12 +93,28 @@ BAD_REQUEST = "BadRequestException"
 async def test_what_is_refused(server, store, method: str, path: str, status: int, kind: str, text: str) -> None:
     store.failures = {
         "bad.mar": SpecError("no manifest"),
-        "far.mar": ArtifactError("Failed to download archive from: far"),
+        "cut.mar": ArtifactError("no zip"),
+        "http://far/a.mar": ArtifactError("Failed to download"),
     }
     async with server.client(Api.MANAGEMENT) as client:
         answer = await client.request(method, path)
     body = answer.json()
     assert (answer.status_code, body["code"], body["type"], body["message"]) == (status, status, kind, text)
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "text"),
+    [
+        ("a.mar", NotFound("Model not found at: a.mar: the store has b.mar"), "Model not found at: a.mar"),
+        ("http://x/a", NotFound("Given URL http://x/a is not allowed: ask"), "Given URL http://x/a is not allowed"),
+        ("echo.mar", None, "Model version 1.0 is already registered for model echo"),
+    ],
+)  # fmt: skip
+async def test_strict_says_no_more_than_torchserve(server, store, url: str, error: Any, text: str) -> None:
+    if error is not None:
+        store.failures[url] = error
+    async with server.client(settings=WireSettings(compat=Compat.STRICT)) as client:
+        assert (await client.post(f"/models?url={url}")).json()["message"] == text
 
 
 async def test_versions_of_a_model(server) -> None:
@@ -198,7 +215,7 @@ def test_whole_numbers(given: Any, value: int, warns: int) -> None:
 
 @pytest.mark.parametrize(
     ("given", "value", "warns"),
-    [("true", True, 0), ("False", False, 0), (True, True, 0), ("", True, 0), ("yes", True, 1), ("0", True, 1)],
+    [("true", True, 0), ("False", False, 0), (True, True, 0), ("", True, 0), ("yes", False, 1), ("0", False, 1)],
 )
 def test_flags(given: Any, value: bool, warns: int) -> None:
     parameters = Parameters({"f": given})

@@ -66,14 +66,16 @@ class Invocations:
                 return await endpoint(request)
             startup_models = self._predictions.startup_models()
             if len(startup_models) != 1:
-                raise InvalidRequest(
-                    "Parameter model_name is required: this server was started with "
-                    f"{len(startup_models)} models, so /invocations?model_name=… has to name one",
-                    param="model_name",
-                )
+                raise InvalidRequest(self._name_wanted(len(startup_models)), param="model_name")
             named["model"] = startup_models[0]
         request.scope["path_params"] = named
         return await self._predictions.answer(request, named, with_query=True)
+
+    def _name_wanted(self, num_models: int) -> str:
+        text = "Parameter model_name is required."
+        if self._predictions.is_strict:
+            return text
+        return f"{text} This server was started with {num_models} models: name one in /invocations?model_name=…"
 
     def _openai_endpoint(self, body: bytes) -> Endpoint | None:
         try:

@@ -17,7 +17,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from argosy.core.errors import DeadlineExceeded, Forbidden, InvalidRequest, NotFound, OutOfResources
+from argosy.core.errors import (
+    ArgosyError,
+    ArtifactError,
+    Conflict,
+    DeadlineExceeded,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    OutOfResources,
+)
 from argosy.protocols.torchserve.answers import json_answer, status_answer
 from argosy.protocols.torchserve.description import can_answer, described
 from argosy.protocols.torchserve.errors import Refusal
@@ -83,7 +92,12 @@ class Management:
         try:
             done = await self._administration.register(options)
         except NotFound as error:
-            raise Refusal(404, "ModelNotFoundException", error.message) from error
+            raise Refusal(404, "ModelNotFoundException", self._text(error, options.url)) from error
+        except Conflict as error:
+            raise Refusal(409, "ConflictStatusException", self._text(error)) from error
+        except ArtifactError as error:
+            kind = "DownloadArchiveException" if "://" in options.url else "InvalidModelException"
+            raise Refusal(400, kind, error.message) from error
         except OutOfResources as error:
             raise Refusal(507, "OutOfMemoryException", error.message) from error
         except StartFailed as error:
@@ -141,8 +155,9 @@ class Management:
         try:
             await self._administration.unregister(name, version, self._settings.unregister_timeout_seconds)
         except Forbidden as error:
-            text = f"Cannot remove default version for model {name}" if self._settings.is_strict else error.message
-            raise Refusal(403, "InvalidModelVersionException", text) from error
+            strict = f"Cannot remove default version for model {name}"
+            told = strict if self._settings.is_strict else error.message
+            raise Refusal(403, "InvalidModelVersionException", told) from error
         except DeadlineExceeded as error:
             raise Refusal(408, "RequestTimeoutException", f"Timed out while cleaning resources: {name}") from error
         return status_answer(f'Model "{name}" unregistered')
@@ -170,6 +185,12 @@ class Management:
         name = request.path_params["model"]
         self._administration.describe(name, None)
         return json_answer(management_document(name))
+
+    def _text(self, error: ArgosyError, after: str = "") -> str:
+        """The error's message; for `strict` only its beginning, up to a colon that stands behind `after`."""
+        text = error.message
+        end = text.find(": ", text.find(after) + len(after)) if self._settings.is_strict else -1
+        return text if end < 0 else text[:end]
 
     def _warnings(self, parameters: Parameters) -> dict[str, str]:
         return {} if self._settings.is_strict else parameters.headers()

@@ -7,8 +7,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from argosy.observe.metrics import CONTENT_TYPE, Metrics
+from argosy.observe.metrics import Metrics
 from argosy.observe.torchserve_metrics import only
+
+# What the text is, whichever version the library that writes it names; TorchServe's clients expect this one.
+_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class MetricsApi:
@@ -29,4 +32,4 @@ class MetricsApi:
         text = self._metrics.expose()
         if names := request.query_params.getlist("name[]"):
             text = only(text, names)
-        return Response(text, headers={"content-type": CONTENT_TYPE})
+        return Response(text, headers={"content-type": _CONTENT_TYPE})

@@ -41,7 +41,7 @@ class Predictions:
         self._administration = administration
         self._registry = administration.registry
         self._settings = settings
-        self._keeps_credentials = settings.is_strict
+        self.is_strict = settings.is_strict
 
     def routes(self) -> list[Route]:
         """Every path but the catch-all ones of `legacy_routes`; the busiest first."""
@@ -93,7 +93,7 @@ class Predictions:
         asked = named.get("version")
         version = self._registry.get(named["model"], asked)
         parts = await read_parts(request, with_query=with_query)
-        own = read_headers(request.scope["headers"], with_credentials=self._keeps_credentials)
+        own = read_headers(request.scope["headers"], with_credentials=self.is_strict)
         if headers:
             own.update(headers)
         if "rest" in named:

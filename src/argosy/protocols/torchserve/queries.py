@@ -1,4 +1,4 @@
-"""Parameters as TorchServe reads them: what is no number or no flag becomes the default; we also say so.
+"""Parameters as TorchServe reads them: what is no number becomes the default, what is no flag false; we also say so.
 
 They come from the query, or, for a registration, from a JSON body with the same names.
 """
@@ -53,13 +53,13 @@ class Parameters:
         return None if value is None else value * per_unit
 
     def flag(self, name: str, default: bool) -> bool:
-        """`true` or `false`, in any case."""
+        """`true` or `false`, in any case; anything else is false, as in Java."""
         given = self.text(name).strip().lower()
         if not given:
             return default
         if given not in _FLAGS:
-            self._warn(name, given, "true or false", str(default).lower())
-        return _FLAGS.get(given, default)
+            self._warn(name, given, "true or false", "false")
+        return _FLAGS.get(given, False)
 
     def headers(self) -> dict[str, str]:
         """The header that tells of the warnings, if there are any. Source: RFC 7234 §5.5, code 299."""

@@ -53,7 +53,7 @@ DIFFERENCES = (
         "`code`, `type`, `message`",
         "also `reason`, our finer code; `cause` where the operator lets causes be shown",
     ),
-    Difference("a model or version that is not there", "its name", "and what there is"),
+    Difference("a model, version or archive that is not there, or is there already", "its name", "and what to do"),
     Difference("a queue that is full", "the text of a model without workers", "its own text, and `reason: queue_full`"),
     Difference(
         "text of a model without workers", "quotes around the version are unbalanced", "balanced, and what to do"
@@ -63,7 +63,9 @@ DIFFERENCES = (
     Difference("removing the default version", "`Cannot remove default version for model …`", "and what to do first"),
     Difference("connection after an error", "closed", "kept, so that a refused client costs no new connection"),
     Difference(
-        "a parameter that is no number or flag", "the default is taken silently", "and a `Warning` header says so"
+        "a parameter that is no number or no flag",
+        "the default, or false, is taken silently",
+        "and a `Warning` header says so",
     ),
     Difference("header `Authorization`", "handlers see it", "handlers do not"),
     Difference(
