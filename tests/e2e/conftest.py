@@ -34,11 +34,14 @@ START_SECONDS = 60
 
 
 @contextmanager
-def running_server(*flags: str) -> Iterator[str]:
-    """`argosy serve` with the echo engine, slowed to 200 tokens a second; its address. It is ended by SIGTERM."""
-    command = [sys.executable, "-m", "argosy.cli.main", "serve", "smollm2", "--port", "0", "--engine", "echo"]
-    pace = ["--engine-args", "steps_per_second=200"]
-    with subprocess.Popen([*command, *pace, *flags], stderr=subprocess.PIPE, text=True) as process:
+def running_server(*flags: str, model: str = "smollm2") -> Iterator[str]:
+    """`argosy serve`; its address. The default model has the echo engine, slowed to 200 tokens a second.
+
+    It is ended by SIGTERM.
+    """
+    command = [sys.executable, "-m", "argosy.cli.main", "serve", model, "--port", "0"]
+    echo = ["--engine", "echo", "--engine-args", "steps_per_second=200"] if model == "smollm2" else []
+    with subprocess.Popen([*command, *echo, *flags], stderr=subprocess.PIPE, text=True) as process:
         watchdog = threading.Timer(START_SECONDS, process.kill)
         watchdog.start()
         assert process.stderr is not None
