@@ -34,6 +34,7 @@ from argosy.cli.torchserve_options import (
     without_torchserve,
 )
 from argosy.cli.web_options import AllowedHost, AllowedOrigin, ApiKey, ApiKeysFile, Config, Insecure
+from argosy.core.errors import SpecError
 from argosy.core.plugins import resolve
 from argosy.core.serve_spec import ServeSpec
 
@@ -208,6 +209,13 @@ def command(
 
 def serve_spec(config: Path | None, flags: dict[str, Any]) -> ServeSpec:
     """The spec of a file and flags. Raises: SpecError with the path of what is wrong."""
+    model = str(flags.get("model") or "")
+    if model.endswith((".mar", ".model")):
+        folder, _, archive = model.rpartition("/")
+        raise SpecError(
+            f"{model} is an archive of TorchServe's: serve it with `argosy serve --model-store {folder or '.'} "
+            f"--load-models {archive}`"
+        )
     for name in ("engine_args", "lora_modules"):
         if flags.get(name):
             flags[name] = pairs(name.replace("_", "-"), flags[name])

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from argosy.cli.serve import serve_spec
 from argosy.cli.torchserve_options import torchserve_spec
 from argosy.core.errors import SpecError
 from argosy.core.torchserve_spec import (
@@ -88,6 +89,8 @@ def test_what_has_no_effect_is_said_with_its_line() -> None:
         ("allowed_urls=https://.*\\.example\\.com/.*", "no plain beginning of URLs"),
         ("models={", "must be JSON such as"),
         ('models={"m":{"1.0":{}}}', "marName"),
+        ('models={"m":{"1.0":{"marName":"m","minWorker":1}}}', "minWorker"),
+        ('models={"m":{"1.0":{"marName":"m","parallelLevel":2}}}', "parallelLevel"),
     ],
 )
 def test_what_cannot_be_done_ends_the_start_with_a_remedy(line: str, said: str) -> None:
@@ -161,6 +164,11 @@ def test_variables_of_ts_count_only_where_the_file_says_so() -> None:
 def test_a_second_archive_of_models_may_stand_alone() -> None:
     """`torchserve --models a.mar b=b.mar` takes any number; the second comes to us as the model."""
     assert spec_of("", load_models=["a.mar"], model="b=b.mar").load_models == ("a.mar", "b=b.mar")
+
+
+def test_an_archive_where_a_model_stands_is_told_the_way() -> None:
+    with pytest.raises(SpecError, match=r"--model-store models --load-models t5\.mar"):
+        serve_spec(None, {"model": "models/t5.mar"})
 
 
 def test_flags_of_an_engine_are_refused_beside_archives() -> None:

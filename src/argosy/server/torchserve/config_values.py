@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -122,8 +122,11 @@ def origins(value: str) -> Fields:
     return names("allowed_origins")(value)
 
 
-class _Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One version in `models` or a snapshot. Times: milliseconds for the delay, seconds for the others."""
+class _Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    """One version in `models` or a snapshot. Times: milliseconds for the delay, seconds for the others.
+
+    parallel_level, runtime_type: only what every model has; their other values ask for what is not done here.
+    """
 
     mar_name: str
     default_version: bool = False
@@ -133,6 +136,8 @@ class _Row(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     max_batch_delay: int | None = None
     response_timeout: int | None = None
     startup_timeout: int | None = None
+    parallel_level: Literal[1] = 1
+    runtime_type: Literal["python", "PYTHON", "python3", "PYTHON3"] = "python"
 
 
 class _Snapshot(msgspec.Struct, frozen=True, kw_only=True):

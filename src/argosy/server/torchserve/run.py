@@ -115,6 +115,8 @@ class _Life:
                 say(f"{state} ({each.wanted.url}): {each.fault}")
             else:
                 say(f"loaded: {each.name} {each.version} ({each.wanted.url}), workers: {each.num_workers}")
+        if not loaded:
+            say("no model is loaded: pass --load-models all, or register one with POST /models?url=NAME.mar")
         for line in self._openness():
             say(line)
         for apis, listener in self._listeners.items():
