@@ -16,6 +16,7 @@
     │   ├─ EngineDead             503   the replica must be replaced
     │   ├─ HandlerError           503   an archive's handler failed, or asked for this status itself
     │   ├─ WorkerDied             500   the worker that had the request ended; another one takes its place
+    │   │   └─ NotBegun                 it had not looked at the request yet: the next worker gets it, no client hears it
     │   └─ OutOfResources         507   the request needs more memory than a worker may take
     ├─ ArtifactError              502   fetch or verify failed; .retryable tells which
     ├─ ReplicaError               502   the replica that had the request failed; it was not, or could not be, retried
@@ -159,6 +160,10 @@ class WorkerDied(EngineError):
 
     code = "worker_died"
     retryable = True
+
+
+class NotBegun(WorkerDied):
+    """The worker ended before it looked at the request, which another one may therefore answer as if nothing was."""
 
 
 class OutOfResources(EngineError):

@@ -143,6 +143,20 @@ class ConcurrentCalls(Protocol):
 
 
 @runtime_checkable
+class CallsAhead(Protocol):
+    """A predictor that can be given calls before it has answered the one at hand, so that it need not wait for them.
+
+    It begins and answers them in the order in which they were first iterated. If it ends, a call it had not begun
+    raises NotBegun. Closing one that it had not begun takes it back.
+    """
+
+    @property
+    def max_calls_ahead(self) -> int:
+        """How many further calls may be open beside the one being answered."""
+        ...
+
+
+@runtime_checkable
 class EndReports(Protocol):
     """A predictor that says when it has come to an end by itself, also while nobody calls it."""
 
