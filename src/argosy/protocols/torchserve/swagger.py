@@ -27,18 +27,41 @@ _WORDS = {
     503: "No worker is available to serve request",
 }
 _SCALE = (200, 202, 210, 400, 404, 500)
-_INTEGERS = frozenset(
-    {"limit", "batch_size", "max_batch_delay", "response_timeout", "startup_timeout", "initial_workers",
-     "min_worker", "max_worker", "number_gpu", "timeout"}
-)  # fmt: skip
-_FLAGS = frozenset({"synchronous", "s3_sse_kms"})
-_PATH_PARTS = ("model_name", "model_version")
+_PATH_PARTS = {"model_name": "Name of the model.", "model_version": "Version of the model."}
+
+
+class _Parameter(msgspec.Struct, frozen=True):
+    kind: str
+    about: str
+
+
+_QUERY = {
+    "limit": _Parameter("integer", "Most models to list, 100 at most and by default."),
+    "next_page_token": _Parameter("string", "Where this page begins: what the page before ended with."),
+    "url": _Parameter("string", "The archive: a file of the model store, or a URL the operator has allowed."),
+    "model_name": _Parameter("string", "Name to register it under, instead of the archive's own."),
+    "handler": _Parameter("string", "Handler to use, instead of the archive's own."),
+    "runtime": _Parameter("string", "Runtime of the handler; python is the only one."),
+    "batch_size": _Parameter("integer", "Most requests one call of the handler gets."),
+    "max_batch_delay": _Parameter("integer", "Longest wait for a batch to fill, in milliseconds."),
+    "response_timeout": _Parameter("integer", "Longest call of the handler, in seconds."),
+    "startup_timeout": _Parameter("integer", "Longest start of a worker, in seconds."),
+    "initial_workers": _Parameter("integer", "Workers to start."),
+    "synchronous": _Parameter("boolean", "Answer only when the workers are there, or gone."),
+    "s3_sse_kms": _Parameter("boolean", "Read and without effect: archives do not come from S3."),
+    "min_worker": _Parameter("integer", "Workers that shall run."),
+    "max_worker": _Parameter("integer", "Most workers that may run; as many as min_worker by default."),
+    "number_gpu": _Parameter("integer", "Read and without effect: the model's configuration names its devices."),
+    "timeout": _Parameter("integer", "Longest wait of a synchronous call, in seconds."),
+    "name[]": _Parameter("string", "A metric to show; may come several times. Without it, all are shown."),
+}
 
 
 class _Row(msgspec.Struct, frozen=True):
     method: str
     path: str
     operation: str
+    about: str
     query: tuple[str, ...] = ()
     statuses: tuple[int, ...] = (200, 500)
     takes_body: bool = False
@@ -54,28 +77,33 @@ _PREDICT = (200, 404, 500, 503)
 _MODEL = "/models/{model_name}"
 _VERSION = "/models/{model_name}/{model_version}"
 
+_ASK = "Ask a model for a prediction."
+_DESCRIBE = "Describe a version of a model and its workers."
+_SCALE_ABOUT = "Run more or fewer workers of a version."
+_REMOVE = "Unregister a version, once its requests are answered."
+
 _COMMON = (
-    _Row("options", "/", "apiDescription"),
-    _Row("get", "/api-description", "api-description"),
+    _Row("options", "/", "apiDescription", "Get this document."),
+    _Row("get", "/api-description", "api-description", "Get this document."),
 )
-_METRICS = (_Row("get", "/metrics", "metrics", ("name[]",)),)
+_METRICS = (_Row("get", "/metrics", "metrics", "Get the server's metrics.", ("name[]",)),)
 _INFERENCE = (
-    _Row("get", "/ping", "ping"),
-    _Row("post", "/v1/models/{model_name}:predict", "predictions", (), _PREDICT, True),
-    _Row("post", "/v2/models/{model_name}/infer", "predictions", (), _PREDICT, True),
-    _Row("post", "/predictions/{model_name}", "predictions", (), _PREDICT, True),
-    _Row("post", "/predictions/{model_name}/{model_version}", "version_predictions", (), _PREDICT, True),
+    _Row("get", "/ping", "ping", "Get whether the server is healthy."),
+    _Row("post", "/v1/models/{model_name}:predict", "predictions", _ASK, (), _PREDICT, True),
+    _Row("post", "/v2/models/{model_name}/infer", "predictions", _ASK, (), _PREDICT, True),
+    _Row("post", "/predictions/{model_name}", "predictions", _ASK, (), _PREDICT, True),
+    _Row("post", "/predictions/{model_name}/{model_version}", "version_predictions", _ASK, (), _PREDICT, True),
 )
 _MANAGEMENT = (
-    _Row("get", "/models", "listModels", ("limit", "next_page_token")),
-    _Row("post", "/models", "registerModel", _REGISTER, (200, 202, 210, 400, 404, 409, 500)),
-    _Row("get", _MODEL, "describeModel", (), (200, 404, 500)),
-    _Row("put", _MODEL, "setAutoScale", _AUTO_SCALE, _SCALE),
-    _Row("delete", _MODEL, "unregisterModel", _UNREGISTER, (200, 202, 404, 408, 500)),
-    _Row("get", _VERSION, "version_describeModel", (), (200, 404, 500)),
-    _Row("put", _VERSION, "version_setAutoScale", _AUTO_SCALE, _SCALE),
-    _Row("delete", _VERSION, "version_unregisterModel", _UNREGISTER, (200, 202, 404, 408, 500)),
-    _Row("put", f"{_VERSION}/set-default", "setDefault", (), (200, 404, 500)),
+    _Row("get", "/models", "listModels", "List models by name.", ("limit", "next_page_token")),
+    _Row("post", "/models", "registerModel", "Register an archive.", _REGISTER, (200, 202, 210, 400, 404, 409, 500)),
+    _Row("get", _MODEL, "describeModel", _DESCRIBE, (), (200, 404, 500)),
+    _Row("put", _MODEL, "setAutoScale", _SCALE_ABOUT, _AUTO_SCALE, _SCALE),
+    _Row("delete", _MODEL, "unregisterModel", _REMOVE, _UNREGISTER, (200, 202, 404, 408, 500)),
+    _Row("get", _VERSION, "version_describeModel", _DESCRIBE, (), (200, 404, 500)),
+    _Row("put", _VERSION, "version_setAutoScale", _SCALE_ABOUT, _AUTO_SCALE, _SCALE),
+    _Row("delete", _VERSION, "version_unregisterModel", _REMOVE, _UNREGISTER, (200, 202, 404, 408, 500)),
+    _Row("put", f"{_VERSION}/set-default", "setDefault", "Make a version the default one.", (), (200, 404, 500)),
 )
 _ERROR = {
     "type": "object",
@@ -126,17 +154,18 @@ def _document(rows: Iterable[_Row], title: str) -> dict[str, Any]:
 
 
 def _operation(row: _Row) -> dict[str, Any]:
-    operation: dict[str, Any] = {"operationId": row.operation}
-    parameters = [
-        {"in": "path", "name": name, "required": True, "schema": {"type": "string"}}
-        for name in _PATH_PARTS
-        if f"{{{name}}}" in row.path
-    ]
-    parameters += [
-        {"in": "query", "name": name, "required": name == "url", "schema": {"type": _kind(name)}} for name in row.query
-    ]
-    if parameters:
-        operation["parameters"] = parameters
+    in_path = [name for name in _PATH_PARTS if f"{{{name}}}" in row.path]
+    operation: dict[str, Any] = {
+        "description": row.about,
+        "operationId": row.operation,
+        "parameters": [
+            *(_parameter("path", name, "string", _PATH_PARTS[name], required=True) for name in in_path),
+            *(
+                _parameter("query", name, _QUERY[name].kind, _QUERY[name].about, required=name == "url")
+                for name in row.query
+            ),
+        ],
+    }
     if row.takes_body:
         operation["requestBody"] = {
             "description": "Input data: as the model's handler defines it.",
@@ -147,10 +176,8 @@ def _operation(row: _Row) -> dict[str, Any]:
     return operation
 
 
-def _kind(name: str) -> str:
-    if name in _INTEGERS:
-        return "integer"
-    return "boolean" if name in _FLAGS else "string"
+def _parameter(place: str, name: str, kind: str, about: str, *, required: bool) -> dict[str, Any]:
+    return {"in": place, "name": name, "description": about, "required": required, "schema": {"type": kind}}
 
 
 def _response(status: int) -> dict[str, Any]:
