@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 from collections import deque
@@ -112,3 +113,7 @@ class NurseryProcess:
             if not reply.done():
                 reply.set_exception(EngineError("the nursery of workers ended while it started one: try again"))
         self._pending.clear()
+        for worker in self._workers.values():
+            # The kernel ends them with it, and nobody is left to say how they ended.
+            worker.set_code(-signal.SIGKILL)
+        self._workers.clear()

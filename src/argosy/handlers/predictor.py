@@ -49,6 +49,7 @@ class WorkerPredictor:
         self._channel = Channel()
         self._turn = asyncio.Lock()
         self._is_calling = False
+        self._is_ready = False
         self._process: WorkerProcess | None = None
         self._output: asyncio.BaseTransport | None = None
         self._watch: asyncio.TimerHandle | None = None
@@ -134,7 +135,7 @@ class WorkerPredictor:
         self._channel.close()
         process = self._process
         if process is not None and not process.has_ended:
-            if self._is_calling:
+            if self._is_calling or not self._is_ready:
                 process.kill()
             try:
                 async with asyncio.timeout(_EXIT_SECONDS):
@@ -175,6 +176,7 @@ class WorkerPredictor:
         event = await self._event(self._settings.startup_timeout_seconds)
         if not isinstance(event, Ready):
             raise self._error_of(event)
+        self._is_ready = True
         self._watch = loop.call_later(WATCH_SECONDS, self._look)
         _LOG.info("a worker is ready", extra={**labels, "pid": self._process.pid, **event.phases})
 
@@ -230,12 +232,12 @@ class WorkerPredictor:
             return SpecError(f"{self._archive.url}: {event.message}")
         if event.kind == "memory":
             return OutOfResources(event.message)
-        if self._started_at and self._watch is None:
+        if not self._is_ready:
             return EngineError(f"{self._archive.url}: {event.message}: {event.cause}")
         return HandlerError(event.message, status=event.status, cause=event.cause)
 
     def _check_usable(self) -> None:
-        if self._ending or self._watch is None:
+        if self._ending or not self._is_ready:
             raise WorkerDied(f"the worker of {self._label} cannot be used: {self._ending or 'it was not started'}")
 
     async def _death(self) -> EngineError:
