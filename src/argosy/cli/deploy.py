@@ -52,7 +52,7 @@ def command(
         str | None, typer.Option(help="What clients call it. [from the model]", rich_help_panel=_SERVICE)
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="openvino, vllm, transformers or echo.", rich_help_panel=_SERVICE)
+        str | None, typer.Option(help="openvino, vllm, seq2seq, transformers or echo.", rich_help_panel=_SERVICE)
     ] = None,
     serve_arg: Annotated[
         list[str] | None,

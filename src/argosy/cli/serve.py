@@ -108,7 +108,7 @@ def command(
         str | None, typer.Option(help="Send traces here, OTLP over HTTP. [off]", rich_help_panel=_SERVING)
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="openvino, vllm, transformers or echo.", rich_help_panel=_ENGINE)
+        str | None, typer.Option(help="openvino, vllm, seq2seq, transformers or echo.", rich_help_panel=_ENGINE)
     ] = None,
     device: Annotated[str | None, typer.Option(help="Where it computes. [CPU]", rich_help_panel=_ENGINE)] = None,
     max_model_len: Annotated[

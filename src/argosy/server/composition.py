@@ -18,7 +18,7 @@ from argosy.artifacts.progress import FetchProgress
 from argosy.artifacts.reference import parse_model_ref
 from argosy.artifacts.store import ModelStore, default_store_root
 from argosy.core.adapter import Adapter
-from argosy.core.errors import SpecError
+from argosy.core.errors import EngineError, SpecError
 from argosy.core.interfaces import AdapterSupport, Engine, StartReports
 from argosy.core.model import ModelFiles, require_name
 from argosy.core.plugins import resolve
@@ -106,7 +106,13 @@ async def _start_engine(spec: ServeSpec, files: ModelFiles, phases: StartPhases,
         settings = msgspec.structs.replace(settings, cache_dir=store.engine_cache_dir(files.digest))
 
     def build() -> Engine:
-        engine: Engine = resolve(ENGINES, name, "engine")(files, settings)
+        try:
+            engine: Engine = resolve(ENGINES, name, "engine")(files, settings)
+        except ModuleNotFoundError as error:
+            raise EngineError(
+                f"the {name} engine needs {error.name}, which is not installed: run pip install 'argosy[{name}]', "
+                "or choose another --engine"
+            ) from error
         return engine
 
     with phases.phase(f"engine {name}"):
