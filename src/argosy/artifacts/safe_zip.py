@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from argosy.artifacts.durable import CHUNK_BYTES
 from argosy.core.errors import ArtifactError
@@ -52,7 +52,7 @@ def checked_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def copy_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: BinaryIO, on_bytes: Callable[[int], None]
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: IO[bytes], on_bytes: Callable[[int], None]
 ) -> str:
     """Append a member's bytes to `target`, at most as many as it declares. Returns their digest.
 

@@ -188,6 +188,11 @@ class BoundedGunzip(io.RawIOBase):
             raise ArtifactError(f"{self._path.name} unpacks to more than {MAX_RATIO} times its size: it is refused")
         return piece
 
+    def drain(self) -> None:
+        """Read what is left, since the checksum stands at the end."""
+        while self.read(CHUNK_BYTES):
+            pass
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -202,13 +207,15 @@ def _tar_members(path: Path) -> Iterator[Iterator[Member]]:
         except _TAR_DAMAGE as error:
             raise _damaged(path, error) from error
         with archive:
-            yield _walk_tar(path, archive)
+            yield _walk_tar(path, archive, source)
 
 
-def _walk_tar(path: Path, archive: tarfile.TarFile) -> Iterator[Member]:
+def _walk_tar(path: Path, archive: tarfile.TarFile, source: BoundedGunzip) -> Iterator[Member]:
     for _ in range(2 * MAX_MEMBERS):  # directories count too: the reader keeps a list of everything
         try:
             info = archive.next()
+            if info is None:
+                source.drain()
         except _TAR_DAMAGE as error:
             raise _damaged(path, error) from error
         if info is None:

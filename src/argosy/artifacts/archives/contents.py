@@ -16,17 +16,20 @@ import gzip
 import lzma
 import pickletools
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 
-from argosy.artifacts.safe_zip import checked_archive
+from argosy.artifacts.safe_zip import checked_archive, copy_member
 from argosy.core.errors import ArtifactError
 
 HEAD_BYTES = 64
 MAX_PARSED_BYTES = 2**20
+MAX_DEPTH = 3
+_ZIP_MAGIC = b"PK\x03\x04"
 # numpy's own: a header of text, of which the type `|O` says that pickles follow.
 _NPY_MAGIC = b"\x93NUMPY"
 _GGUF_MAGIC = b"GGUF"
@@ -59,8 +62,8 @@ def kind_of(path: Path) -> ContentKind:
     """What the file is. Raises: OSError; ArtifactError for a zip inside that nobody should open."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
-    if head.startswith(b"PK\x03\x04"):
-        return _kind_of_zip(path)
+    if head.startswith(_ZIP_MAGIC):
+        return _kind_of_zip(path, depth=0)
     if head.startswith(_GGUF_MAGIC):
         return ContentKind.GGUF
     if head.startswith(_NPY_MAGIC):
@@ -123,24 +126,31 @@ def _is_marked(head: bytes) -> bool:
     return len(head) >= 2 and head[0] == _PROTO_OPCODE and 2 <= head[1] <= _HIGHEST_PROTOCOL
 
 
-def _kind_of_zip(path: Path) -> ContentKind:
+def _kind_of_zip(path: Path, depth: int) -> ContentKind:
     """A zip inside: PyTorch's own, or a bag that may hold pickles (an .npz, an archive in an archive)."""
+    if depth >= MAX_DEPTH:
+        raise ArtifactError(f"{path.name} nests zips more than {MAX_DEPTH} deep: unpack the inner ones")
     with checked_archive(path) as archive:
         names = archive.namelist()
-        pickles = [name for name in names if name.rpartition("/")[2] in ("data.pkl", "constants.pkl")]
-        if pickles:
+        if any(name.rpartition("/")[2] in ("data.pkl", "constants.pkl") for name in names):
             has_code = any("code" in name.split("/")[:2] or name.endswith("/constants.pkl") for name in names)
             return ContentKind.TORCHSCRIPT if has_code else ContentKind.PICKLE
-        if any(_holds_pickle(archive, info) for info in archive.infolist() if not info.is_dir()):
-            return ContentKind.PICKLE
-    return ContentKind.OTHER
+        kinds = {_kind_inside(archive, info, depth) for info in archive.infolist() if not info.is_dir()}
+    # The first of these that is among them.
+    return next((kind for kind in (ContentKind.PICKLE, ContentKind.TORCHSCRIPT) if kind in kinds), ContentKind.OTHER)
 
 
-def _holds_pickle(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bool:
+def _kind_inside(archive: zipfile.ZipFile, info: zipfile.ZipInfo, depth: int) -> ContentKind:
     try:
         with archive.open(info) as member:
-            head = member.read(HEAD_BYTES * 2)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError) as error:
+            head = member.read(2 * HEAD_BYTES)
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, OSError) as error:
         raise ArtifactError(f"{info.filename!r} inside a zip cannot be read ({error}): make the zip again") from error
-    is_nested = head.startswith(b"PK\x03\x04")
-    return is_nested or _is_marked(head) or (head.startswith(_NPY_MAGIC) and b"|O" in head)
+    if _is_marked(head) or (head.startswith(_NPY_MAGIC) and b"|O" in head):
+        return ContentKind.PICKLE
+    if not head.startswith(_ZIP_MAGIC):
+        return ContentKind.OTHER
+    with tempfile.NamedTemporaryFile(suffix=f"-{info.filename.rpartition('/')[2][-40:]}") as inner:
+        copy_member(archive, info, inner.file, lambda _: None)
+        inner.flush()
+        return _kind_of_zip(Path(inner.name), depth + 1)

@@ -129,7 +129,7 @@ def _convert_file(source: Path, name: str, files: dict[str, Path], home: Path) -
 def run_child(source: Path, target: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> _ChildAnswer:
     """Convert one file in a confined process. Raises: ArtifactError if it died or took too long."""
     command = [sys.executable, "-I", "-B", "-m", CHILD, str(source.absolute()), str(target.absolute())]
-    child = subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
+    with subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -137,15 +137,15 @@ def run_child(source: Path, target: Path, *, timeout_seconds: float = TIMEOUT_SE
         cwd=target.parent,
         env={"PATH": os.defpath, "LC_ALL": "C.UTF-8"},
         start_new_session=True,
-    )
-    try:
-        out, err = child.communicate(timeout=timeout_seconds)
-    except subprocess.TimeoutExpired as error:
-        raise ArtifactError(f"reading {source.name} took longer than {timeout_seconds:.0f} s: it was ended") from error
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-        child.wait()
+    ) as child:
+        try:
+            out, err = child.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            message = f"reading {source.name} took longer than {timeout_seconds:.0f} s: it was ended"
+            raise ArtifactError(message) from error
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
     lines = out[:MAX_ANSWER_BYTES].splitlines()
     try:
         return msgspec.json.decode(lines[-1], type=_ChildAnswer)

@@ -45,5 +45,5 @@ def _names(tree: ast.Module) -> set[str]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names.update(target.id for target in targets if isinstance(target, ast.Name))
         else:
-            pending += [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)]
+            pending += [inner for inner in ast.walk(node) if isinstance(inner, ast.stmt) and inner is not node]
     return names

@@ -12,10 +12,13 @@ records (D-12). Anything that differs is unpacked again from the archive.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,7 +94,7 @@ def open_archive(
         digest=record.digest,
         manifest=statement.manifest,
         config=statement.config,
-        environment=find_environment(path, statement.requirements, sizes, environments),
+        environment=find_environment(path, statement.requirements, sizes, environments.absolute()),
     )
 
 
@@ -172,7 +175,7 @@ def _unpack_anew(path: Path, root: Path, on_bytes: OnBytes) -> Unpacked:
         understood(path, path.name, sizes, Unpacked(root=home, record=record).texts)
         return _publish(home, root, record)
     finally:
-        remove_tree(aside)
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def copy_out(path: Path, aside: Path, on_bytes: OnBytes) -> dict[str, str]:
@@ -210,21 +213,28 @@ def _unsafe_files(path: Path, home: Path, names: Iterable[str]) -> dict[str, Con
 def _publish(home: Path, root: Path, record: UnpackedRecord) -> Unpacked:
     """Make `home` the directory of its digest. What lies there already, and is right, stays: it may be in use."""
     directory, record_path = _places(root, record.digest)
-    if (known := _known(root, record.digest)) is not None:
-        return known
     for each in [home, *(path for path in home.rglob("*") if path.is_dir())]:
         each.chmod(0o755)
-    if directory.exists():
-        directory.replace(Path(tempfile.mkdtemp(dir=root / "partial", prefix="changed-")) / "files")
-    home.replace(directory)
-    fsync_directory(directory.parent)
-    write_durably(record_path, msgspec.json.encode(record))
+    with _alone(root / "lock"):
+        if (known := _known(root, record.digest)) is not None:
+            return known
+        if directory.exists():
+            directory.replace(Path(tempfile.mkdtemp(dir=root / "partial", prefix="changed-")) / "files")
+        home.replace(directory)
+        fsync_directory(directory.parent)
+        write_durably(record_path, msgspec.json.encode(record))
     return Unpacked(root=directory, record=record)
 
 
-def remove_tree(directory: Path) -> None:
-    """Remove a directory of ours, as far as it goes."""
-    shutil.rmtree(directory, ignore_errors=True)
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process, and one thread of it, at a time; the others wait for the few renames this guards."""
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _decoded(path: Path, kind: type[T]) -> T | None:

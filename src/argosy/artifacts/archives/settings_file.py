@@ -20,7 +20,7 @@ import yaml
 from argosy.core.errors import SpecError
 from argosy.core.model_archive import SequenceSettings, VersionSettings
 
-MAX_CONFIG_BYTES = 2**20
+MAX_CONFIG_BYTES = 2**17  # reading takes some ten seconds per megabyte
 MAX_NODES = 100_000
 MAX_DEPTH = 64
 
@@ -179,7 +179,7 @@ def _keys(config: Mapping[str, Any], where: str) -> ConfigKeys:
         rule, _, path = str(error).rpartition(" - at `$.")
         key = path.rstrip("`")
         shown = repr(ours.get(key.partition("[")[0]))[:60]
-        raise SpecError(f"{where}: {key} is {shown}: {rule.replace('`', '')}") from error
+        raise SpecError(f"{where}: {key} is {shown}: {rule.replace('`', '').replace(' | null', '')}") from error
 
 
 def _refuse_what_we_do_not_run(keys: ConfigKeys, where: str) -> None:
