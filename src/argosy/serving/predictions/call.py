@@ -15,9 +15,10 @@ from contextlib import aclosing
 
 import msgspec
 
-from argosy.core.errors import ArgosyError, EngineDead, EngineError, HandlerError, OutOfResources, WorkerDied
+from argosy.core.errors import ArgosyError, EngineDead, EngineError, HandlerError, NotBegun, OutOfResources, WorkerDied
 from argosy.core.interfaces import Predictor
 from argosy.core.prediction import Prediction
+from argosy.serving.predictions.guard import Guard
 from argosy.serving.predictions.job import Job, Question
 
 logger = logging.getLogger(__name__)
@@ -26,40 +27,44 @@ logger = logging.getLogger(__name__)
 class Call:
     """The jobs of one call, and what becomes of them. is_abandoned: it was ended, for nobody wanted its answers."""
 
-    def __init__(self, jobs: Sequence[Job], clock: Callable[[], float]) -> None:
-        self._jobs = jobs
-        self._clock = clock
-        self._limit: asyncio.Timeout | None = None  # while the call runs
+    __slots__ = ("_clock", "_guard", "_jobs", "is_abandoned")
+
+    def __init__(self, jobs: Sequence[Job], guard: Guard, clock: Callable[[], float]) -> None:
         self.is_abandoned = False
+        self._jobs = jobs
+        self._guard = guard
+        self._clock = clock
 
     async def run(self, predictor: Predictor, timeout_seconds: float) -> ArgosyError | None:
         """Answer every job that can be answered; the error of the call, None if there was none.
 
         timeout_seconds: longest wait for the next piece. Cancels: the predictor's call is closed.
         """
+        guard = self._guard
+        guard.begin(timeout_seconds)
         try:
-            async with asyncio.timeout(timeout_seconds) as limit:
-                self._limit = limit
-                if isinstance(self._jobs[0], Question):
-                    await self._ask(self._jobs[0], predictor)
-                else:
-                    await self._predict(predictor, timeout_seconds)
+            if isinstance(self._jobs[0], Question):
+                await self._ask(self._jobs[0], predictor)
+            else:
+                await self._predict(predictor)
         except ArgosyError as error:
             return error
+        except asyncio.CancelledError:
+            if not guard.was_interrupting():
+                raise
+            return _hung(timeout_seconds) if guard.is_expired else None
         except Exception as error:  # boundary: whatever else a predictor raises is this call's error
-            if limit.expired():
-                return None if self.is_abandoned else _hung(timeout_seconds)
             logger.exception("a predictor failed")
             return EngineError(f"the predictor failed with {type(error).__name__}: {error}; see the server's log")
         finally:
-            self._limit = None
+            guard.end()
         return self._unanswered()
 
     def left(self) -> None:
-        """A reader has gone. If it was the last one, a predictor that can do so ends the call."""
-        if self._limit is not None and all(job.ending is not None for job in self._jobs):
+        """A reader has gone. If it was the last one, the call is ended."""
+        if all(job.ending is not None for job in self._jobs):
             self.is_abandoned = True
-            self._limit.reschedule(asyncio.get_running_loop().time())
+            self._guard.interrupt()
 
     def settle(self, error: ArgosyError) -> list[Job]:
         """End the jobs the failed call left without an ending; those to be tried once more are returned instead."""
@@ -68,7 +73,10 @@ class Call:
         for job in self._jobs:
             if job.ending is not None:
                 continue
-            if len(self._jobs) > 1 and job.may_repeat and not job.has_streamed:
+            if isinstance(error, NotBegun):
+                job.started = None
+                again.append(job)
+            elif len(self._jobs) > 1 and job.may_repeat and not job.has_streamed:
                 job.is_alone = True
                 job.started = None
                 again.append(job)
@@ -76,12 +84,12 @@ class Call:
                 job.fail(error, now)
         return again
 
-    async def _predict(self, predictor: Predictor, timeout_seconds: float) -> None:
+    async def _predict(self, predictor: Predictor) -> None:
         async with aclosing(predictor.predict([job.request for job in self._jobs])) as pieces:
             async for piece in pieces:
                 self._deliver(piece)
-                if not piece.is_last and self._limit is not None and not self.is_abandoned:
-                    self._limit.reschedule(asyncio.get_running_loop().time() + timeout_seconds)
+                if not piece.is_last:
+                    self._guard.extend()
 
     async def _ask(self, question: Question, predictor: Predictor) -> None:
         question.answer = await predictor.describe()

@@ -15,10 +15,11 @@ from collections.abc import Callable
 import msgspec
 
 from argosy.core.errors import ArgosyError, EngineError, WorkerDied
-from argosy.core.interfaces import ConcurrentCalls, EndReports, Predictor
+from argosy.core.interfaces import CallsAhead, ConcurrentCalls, EndReports, Predictor
 from argosy.core.model_archive import VersionSettings
 from argosy.core.prediction_status import WorkerPhase, WorkerStatus
 from argosy.serving.predictions.call import Call, ends_worker
+from argosy.serving.predictions.guard import Guard
 from argosy.serving.predictions.job import Job
 from argosy.serving.predictions.job_queue import JobQueue, Taker
 from argosy.serving.predictions.meters import PredictionMeters
@@ -27,6 +28,7 @@ from argosy.serving.predictions.restarts import restart_wait_seconds
 logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 10.0
+_LAST_WORDS_SECONDS = 0.5  # for open calls to hear what became of them, once their predictor is closed.
 _Over = asyncio.Future[ArgosyError | None]
 
 
@@ -64,6 +66,8 @@ class Worker:
         self._predictor: Predictor | None = None
         self._takers: list[Taker] = []
         self._calls: dict[Job, Call] = {}  # those that can be ended before their time
+        self._keeps_calls = False
+        self._last_end = 0.0
         self._failures = 0
         self._starts = 0
 
@@ -148,44 +152,64 @@ class Worker:
 
     async def _serve(self, predictor: Predictor) -> ArgosyError | None:
         """Make calls until the predictor fails or the seat is given up."""
-        count = predictor.max_concurrent_calls if isinstance(predictor, ConcurrentCalls) else 1
         self._predictor = predictor
-        self._takers = [Taker(self, is_leaving=self.is_leaving) for _ in range(count)]
+        self._keeps_calls = isinstance(predictor, ConcurrentCalls)
+        self._takers = self._make_takers(predictor)
         self._enter(WorkerPhase.DRAINING if self.is_leaving else WorkerPhase.READY)
         over: _Over = asyncio.get_running_loop().create_future()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._make_calls(taker, predictor, over)) for taker in self._takers]
-            if isinstance(predictor, EndReports):
-                tasks.append(group.create_task(_watch(predictor, over)))
+            watch = group.create_task(_watch(predictor, over)) if isinstance(predictor, EndReports) else None
             try:
-                return await over
+                error = await over
+                if error is not None:
+                    await self._give_up(predictor, tasks)
+                return error
             finally:
-                for task in tasks:
+                for task in [*tasks, *([watch] if watch is not None else [])]:
                     task.cancel()
+
+    def _make_takers(self, predictor: Predictor) -> list[Taker]:
+        beside = predictor.max_concurrent_calls if isinstance(predictor, ConcurrentCalls) else 1
+        ahead = predictor.max_calls_ahead if isinstance(predictor, CallsAhead) else 0
+        return [Taker(self, is_ahead=number >= beside, is_leaving=self.is_leaving) for number in range(beside + ahead)]
+
+    async def _give_up(self, predictor: Predictor, tasks: list[asyncio.Task[None]]) -> None:
+        """Close the predictor first: it knows which of its calls it had begun, and tells each of them."""
+        for taker in self._takers:
+            taker.is_over = True
+            taker.wake()
+        await _close(predictor, self._workplace.label)
+        await asyncio.wait(tasks, timeout=_LAST_WORDS_SECONDS)
 
     async def _make_calls(self, taker: Taker, predictor: Predictor, over: _Over) -> None:
         queue = self._workplace.queue
-        while jobs := await queue.take(taker):
-            try:
-                error = await self._call(jobs, predictor, over)
-            finally:
-                queue.done(jobs)
-            if error is None:
-                self._failures = 0
-            elif ends_worker(error):
-                _settle(over, error)
-                return
-        self._takers.remove(taker)
+        guard = Guard()
+        try:
+            while jobs := await queue.take(taker):
+                try:
+                    error = await self._call(jobs, guard, predictor, over)
+                finally:
+                    queue.done(jobs)
+                if error is None:
+                    self._failures = 0
+                elif ends_worker(error):
+                    _settle(over, error)
+                    return
+        finally:
+            guard.close()
+        if taker in self._takers:
+            self._takers.remove(taker)
         if not self._takers:
             _settle(over, None)
 
-    async def _call(self, jobs: list[Job], predictor: Predictor, over: _Over) -> ArgosyError | None:
+    async def _call(self, jobs: list[Job], guard: Guard, predictor: Predictor, over: _Over) -> ArgosyError | None:
         place = self._workplace
         began = place.clock()
-        call = Call(jobs, place.clock)
+        call = Call(jobs, guard, place.clock)
         for job in jobs:
             job.started = began
-            if isinstance(predictor, ConcurrentCalls):
+            if self._keeps_calls:
                 self._calls[job] = call
         error: ArgosyError | None = None
         try:
@@ -194,15 +218,24 @@ class Worker:
             error = (over.result() if over.done() and not over.cancelled() else None) or _cut_off()
             raise
         finally:
-            for job in jobs:
-                self._calls.pop(job, None)
+            if self._keeps_calls:
+                for job in jobs:
+                    self._calls.pop(job, None)
             if error is not None:
                 place.queue.push_front(call.settle(error))
         if error is None and not call.is_abandoned:
-            seconds = place.clock() - began
-            place.meters.batch(len(jobs), seconds)
-            place.on_call(len(jobs), seconds)
+            self._note_call(len(jobs), began)
         return error
+
+    def _note_call(self, size: int, began: float) -> None:
+        """Report how long a call took; one that was given ahead began when the one before it ended."""
+        place = self._workplace
+        now = place.clock()
+        seconds = now - (began if self._keeps_calls else max(began, self._last_end))
+        self._last_end = now
+        place.queue.note_call(seconds)
+        place.meters.batch(size, seconds)
+        place.on_call(size, seconds)
 
     async def _wait_for_retry(self, error: ArgosyError) -> None:
         self._failures += 1
