@@ -25,6 +25,7 @@ def prepare(
         bool, typer.Option("--allow-build", help="Also take packages that must be built, which runs their code.")
     ] = False,
     lock: Annotated[Path | None, typer.Option("--lock", help="Install exactly this lock.")] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Prepare it again, also if it is there.")] = False,
     lock_only: Annotated[bool, typer.Option("--lock-only", help="Print the lock, install nothing.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the lock here too.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds it may take in all.")] = 3600.0,
@@ -48,7 +49,7 @@ def prepare(
         text = preparation.lock()
         terminal.say(text.rstrip("\n"))
     else:
-        prepared = preparation.prepare(lock.read_text() if lock is not None else "")
+        prepared = preparation.prepare(lock.read_text() if lock is not None else "", anew=force)
         text = prepared.lock if prepared is not None else ""
         _show(archive.name, prepared, as_json=as_json)
     if output is not None:

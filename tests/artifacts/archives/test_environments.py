@@ -165,6 +165,10 @@ def test_d14_preparing_locks_installs_and_is_then_found(tmp_path: Path, wheels: 
     again = preparation(path, tmp_path / "nowhere").prepare()
     assert again is not None
     assert again.was_there
+    (prepared.directory / "argosy_test_lower.py").unlink()
+    anew = preparation(path, wheels).prepare(anew=True)
+    assert anew == prepared
+    assert (prepared.directory / "argosy_test_lower.py").exists()
     # A lock installs what it says, also where a resolver would choose otherwise.
     older = (wheels / "argosy_test_lower-1.0-py3-none-any.whl").read_bytes()
     kept = [line for line in prepared.lock.splitlines() if "lower" not in line]

@@ -134,15 +134,17 @@ class Preparation:
         with self._scratch() as scratch:
             return self._resolve(scratch)
 
-    def prepare(self, lock: str = "") -> Prepared | None:
-        """Make the environment, unless it is there; None if nothing is asked for. lock: what to install, if known.
+    def prepare(self, lock: str = "", *, anew: bool = False) -> Prepared | None:
+        """Make the environment, unless it is there; None if nothing is asked for.
+
+        lock: what to install, if known. anew: also if it is there.
 
         Raises: ArtifactError with what pip said; SpecError for a lock that is none; DeadlineExceeded.
         """
         if not self.packages:
             return None
         home = self._environments / environment_key(self.packages)
-        if (home / PACKAGES).is_dir() and not lock:
+        if (home / PACKAGES).is_dir() and not lock and not anew:
             return _prepared(home, was_there=True)
         with self._scratch() as scratch:
             text = checked_lock(lock, self._archive.files) if lock else self._resolve(scratch)
