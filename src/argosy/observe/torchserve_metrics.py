@@ -23,7 +23,7 @@ from argosy.core.errors import ArgosyError
 from argosy.core.prediction import HandlerMetric, PredictRequest
 from argosy.core.torchserve_spec import MetricsSet
 from argosy.observe.metric import Metric, MetricKind, bare_counter, gauge
-from argosy.observe.metrics import Counter, Metrics
+from argosy.observe.metrics import Counter, Gauge, Metrics
 
 logger = logging.getLogger(__name__)
 
@@ -153,10 +153,15 @@ class TorchServeMeters:
             return (self._uuid, name, version)
         return (name, version, self.hostname)
 
-    def host_gauge(self, name: str, value: float, *labels: str) -> None:
-        """Set a figure of this host, where the label set has such figures. labels: what stands before the level."""
-        if self._label_set is MetricsSet.NEW:
-            self.metrics.gauge(name, *labels, _HOST_LEVEL, self.hostname).set(value)
+    def host_gauge(self, name: str, value: float) -> None:
+        """Set a figure of this host, where the label set has such figures."""
+        self.host_cell(name).set(value)
+
+    def host_cell(self, name: str, *labels: str) -> Gauge:
+        """The cell of a figure of this host; labels: what stands before the level. Nobody sees it in the old set."""
+        if self._label_set is MetricsSet.OLD:
+            return Gauge()
+        return self.metrics.gauge(name, *labels, _HOST_LEVEL, self.hostname)
 
     def observe_handler(self, seen: HandlerMetric) -> None:
         """Take an observation of a handler's, if its metric is declared or may be found."""
@@ -208,6 +213,8 @@ class VersionMeters:
         self._meters = meters
         self._name = name
         self._version = version
+        self._queue_time = meters.host_cell("QueueTime")
+        self._call_time = meters.host_cell("WorkerThreadTime")
         self._by_request = {"": self._counters(NO_VERSION), version: self._counters(version)}
 
     def arrived(self, request: PredictRequest) -> None:
@@ -221,16 +228,16 @@ class VersionMeters:
         _, inference, queue = self._of(request)
         inference.value += inference_seconds * _US
         queue.value += queue_seconds * _US
-        self._meters.host_gauge("QueueTime", queue_seconds * _MS)
+        self._queue_time.value = queue_seconds * _MS
 
     def batch(self, size: int, seconds: float) -> None:
         """Note how long the worker was busy with a call."""
-        self._meters.host_gauge("WorkerThreadTime", seconds * _MS)
+        self._call_time.value = seconds * _MS
 
     def worker_loaded(self, seat: int, seconds: float) -> None:
         """Note how long a worker's start took."""
         worker = f"W-{seat}-{self._name}_{self._version}"
-        self._meters.host_gauge("WorkerLoadTime", seconds * _MS, worker)
+        self._meters.host_cell("WorkerLoadTime", worker).set(seconds * _MS)
 
     def handler_metric(self, metric: HandlerMetric) -> None:
         """Take what the handler reports."""

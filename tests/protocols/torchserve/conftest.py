@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
@@ -43,10 +44,11 @@ def echo(request: PredictRequest) -> Sequence[Prediction]:
 class Scripted:
     """A predictor in this process: answers with what its script says, one request at a time."""
 
-    def __init__(self, answers: Answers, description: Any, start_error: ArgosyError | None) -> None:
-        self._answers = answers
-        self._start_error = start_error
-        self._description = description
+    def __init__(self, store: Store, stem: str) -> None:
+        self._store = store
+        self._answers = store.scripts[stem]
+        self._start_error = store.start_errors.get(stem)
+        self._description = store.descriptions.get(stem)
         self.report: Callable[[HandlerMetric], None] = lambda metric: None
 
     async def start(self) -> None:
@@ -54,6 +56,8 @@ class Scripted:
             raise self._start_error
 
     async def predict(self, batch: Sequence[PredictRequest]) -> AsyncGenerator[Prediction]:
+        self._store.entered.set()
+        await self._store.gate.wait()
         for index, request in enumerate(batch):
             answer = self._answers(request)
             if isinstance(answer, ArgosyError):
@@ -84,6 +88,9 @@ class Store:
         self.failures: dict[str, ArgosyError] = {}
         self.start_errors: dict[str, ArgosyError] = {}
         self.predictors: list[Scripted] = []
+        self.entered = asyncio.Event()  # a predictor has been called
+        self.gate = asyncio.Event()  # predictors answer once it is set, as it is at first
+        self.gate.set()
 
     async def open_model(self, options: RegisterOptions) -> OpenedModel:
         if failure := self.failures.get(options.url):
@@ -99,7 +106,7 @@ class Store:
 
     def make_predictor(self, archive: ModelArchive, settings: VersionSettings, seat: int) -> Scripted:
         stem = archive.manifest.model.model_name
-        predictor = Scripted(self.scripts[stem], self.descriptions.get(stem), self.start_errors.get(stem))
+        predictor = Scripted(self, stem)
         self.predictors.append(predictor)
         return predictor
 

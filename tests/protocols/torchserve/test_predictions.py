@@ -298,6 +298,27 @@ async def test_a_stream_that_fails_after_its_first_piece_is_cut(opened, store) -
             await client.post("/predictions/echo")
 
 
+async def test_f07_a_full_queue_is_503_at_once_while_others_wait(opened, store) -> None:
+    store.gate = asyncio.Event()
+    store.settings = VersionSettings(job_queue_size=1)
+    async with opened(store) as server, server.client() as client, asyncio.TaskGroup() as group:
+        await server.load("echo.mar")
+        running = group.create_task(client.post("/predictions/echo"))
+        await store.entered.wait()
+        answers = [group.create_task(client.post("/predictions/echo")) for _ in range(2)]
+        refused = await first_done(answers)
+        assert (refused.status_code, refused.json()["reason"]) == (503, "queue_full")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert not running.done()
+        store.gate.set()
+    assert sorted(task.result().status_code for task in (running, *answers)) == [200, 200, 503]
+
+
+async def first_done(tasks: list[asyncio.Task[Any]]) -> Any:
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    return next(iter(done)).result()
+
+
 async def test_f06_a_client_that_leaves_closes_the_prediction_at_once() -> None:
     entered, closed = asyncio.Event(), asyncio.Event()
 
