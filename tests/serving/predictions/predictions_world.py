@@ -16,7 +16,7 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from argosy.core.errors import ArgosyError, EngineError, HandlerError, OutOfResources, WorkerDied
+from argosy.core.errors import ArgosyError, EngineError, HandlerError, NotBegun, OutOfResources, WorkerDied
 from argosy.core.model_archive import ArchiveManifest, ModelArchive, VersionSettings
 from argosy.core.prediction import HandlerMetric, InputPart, Prediction, PredictRequest, WorkerFacts
 from argosy.serving.predictions.version import Birth, PredictionVersion
@@ -158,6 +158,32 @@ class ConcurrentPredictor(ScriptedPredictor):
             async for piece in pieces:
                 self.is_busy = False
                 yield piece
+
+
+class AheadPredictor(ScriptedPredictor):
+    """Keeps up to three calls waiting for the one at hand; those it had not begun when it ended say so."""
+
+    max_calls_ahead = 3
+
+    def __init__(self, stage: Stage, seat: int) -> None:
+        super().__init__(stage, seat)
+        self.turn = asyncio.Lock()
+        self.num_open = 0
+        self.most_open = 0
+
+    async def predict(self, batch: Sequence[PredictRequest]) -> AsyncGenerator[Prediction]:
+        self.num_open += 1
+        self.most_open = max(self.most_open, self.num_open)
+        assert self.num_open <= 1 + self.max_calls_ahead
+        try:
+            async with self.turn:
+                if self.death.done():
+                    raise NotBegun("Worker died.")
+                async with aclosing(super().predict(batch)) as pieces:
+                    async for piece in pieces:
+                        yield piece
+        finally:
+            self.num_open -= 1
 
 
 def text_of(request: PredictRequest) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from predictions_world import ConcurrentPredictor, Ledger, ScriptedPredictor, Stage, ask, serving
+from predictions_world import AheadPredictor, ConcurrentPredictor, Ledger, ScriptedPredictor, Stage, ask, serving
 from sim_virtual_time import run_virtually
 
 from argosy.core.errors import ArgosyError, EngineError
@@ -41,6 +41,7 @@ WAYS = st.builds(
         [None, SequenceSettings(max_sequences=2, max_queued_per_sequence=3, timeout_seconds=20.0)]
     ),
 )
+KINDS = st.sampled_from([ScriptedPredictor, ConcurrentPredictor, AheadPredictor])
 SOFT_ENDINGS = {"QueueFull", "NoWorker", "DeadlineExceeded", "cancelled"}
 ENDINGS = {
     "ok": SOFT_ENDINGS | {"OK"},
@@ -57,11 +58,11 @@ ENDINGS = {
 class Story:
     """Plays the steps, then drains, and counts the endings."""
 
-    def __init__(self, wanted: VersionSettings, is_concurrent: bool) -> None:
+    def __init__(self, wanted: VersionSettings, kind: type[ScriptedPredictor]) -> None:
         self.wanted = wanted
-        self.stage, self.ledger = Stage(), Ledger()
+        self.stage, self.ledger = Stage(lambda size: 0.001 if kind is AheadPredictor else 1.0), Ledger()
         self.stage.start_seconds = 0.5
-        self.kind = ConcurrentPredictor if is_concurrent else ScriptedPredictor
+        self.kind = kind
         self.asked: list[tuple[str, str, asyncio.Task[str]]] = []
         self.questions: list[asyncio.Task[Any]] = []
 
@@ -122,8 +123,8 @@ class Story:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(WAYS, st.booleans(), st.lists(STEPS, max_size=25), st.sampled_from([0.0, 1000.0]))
+@given(WAYS, KINDS, st.lists(STEPS, max_size=25), st.sampled_from([0.0, 1000.0]))
 def test_every_request_has_exactly_one_ending(
-    wanted: VersionSettings, is_concurrent: bool, steps: list[tuple[Any, ...]], drain_seconds: float
+    wanted: VersionSettings, kind: type[ScriptedPredictor], steps: list[tuple[Any, ...]], drain_seconds: float
 ) -> None:
-    run_virtually(Story(wanted, is_concurrent).play(steps, drain_seconds))
+    run_virtually(Story(wanted, kind).play(steps, drain_seconds))

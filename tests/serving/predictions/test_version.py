@@ -6,7 +6,18 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from predictions_world import ConcurrentPredictor, Ledger, Stage, ask, outcome, outcomes, request, serving, settings
+from predictions_world import (
+    AheadPredictor,
+    ConcurrentPredictor,
+    Ledger,
+    Stage,
+    ask,
+    outcome,
+    outcomes,
+    request,
+    serving,
+    settings,
+)
 from sim_virtual_time import run_virtually
 
 from argosy.core.errors import DeadlineExceeded, EngineError, HandlerError, NoWorker, QueueFull
@@ -384,6 +395,56 @@ def test_a_predictor_of_many_calls_answers_them_beside_each_other_and_ends_the_u
             await asyncio.wait(leaving)
             assert await ask(version, "ok") == "OK"
             assert loop.time() == pytest.approx(3.0)
+
+    run_virtually(story())
+
+
+def test_short_calls_are_given_ahead_but_never_while_a_worker_is_idle() -> None:
+    async def story() -> None:
+        stage = Stage(lambda size: 0.001)
+        made: list[AheadPredictor] = []
+
+        def make(seat: int) -> AheadPredictor:
+            made.append(AheadPredictor(stage, seat))
+            return made[-1]
+
+        async with serving(stage, settings(min_workers=2), make=make) as version:
+            await version.wait_scaled(9.0)
+            await outcomes(version, "ok")
+            assert [predictor.most_open for predictor in made] == [1, 0]
+            await outcomes(version, "ok", "ok")
+            assert [predictor.most_open for predictor in made] == [1, 1]
+            assert await outcomes(version, *["ok"] * 40) == ["OK"] * 40
+            assert [predictor.most_open for predictor in made] == [4, 4]
+
+    run_virtually(story())
+
+
+def test_long_calls_are_not_given_ahead() -> None:
+    async def story() -> None:
+        stage = Stage(lambda size: 0.003)
+        made: list[AheadPredictor] = []
+
+        def make(seat: int) -> AheadPredictor:
+            made.append(AheadPredictor(stage, seat))
+            return made[-1]
+
+        async with serving(stage, settings(), make=make) as version:
+            await outcomes(version, *["ok"] * 40)
+            assert [predictor.most_open for predictor in made] == [1]
+
+    run_virtually(story())
+
+
+def test_f03_calls_given_ahead_survive_the_death_of_the_worker() -> None:
+    async def story() -> None:
+        stage = Stage(lambda size: 0.001)
+        async with serving(stage, settings(), make=lambda seat: AheadPredictor(stage, seat)) as version:
+            await outcomes(version, "ok", "ok")
+            texts = ["ok1", "kill", "ok2", "ok3", "hang", "ok4", "ok5"]
+            expected = ["OK1", "WorkerDied", "OK2", "OK3", "WorkerDied", "OK4", "OK5"]
+            assert await outcomes(version, *texts) == expected
+            assert sorted(text for (text,) in stage.texts()[2:]) == sorted(texts)  # each was begun once
 
     run_virtually(story())
 

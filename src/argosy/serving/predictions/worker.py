@@ -67,6 +67,7 @@ class Worker:
         self._takers: list[Taker] = []
         self._calls: dict[Job, Call] = {}  # those that can be ended before their time
         self._keeps_calls = False
+        self._num_open = 0
         self._last_end = 0.0
         self._failures = 0
         self._starts = 0
@@ -211,13 +212,17 @@ class Worker:
             job.started = began
             if self._keeps_calls:
                 self._calls[job] = call
+        self._num_open += 1
+        # A call given ahead may have to wait for each one before it as long as that may take.
+        turns = 1 if self._keeps_calls else self._num_open
         error: ArgosyError | None = None
         try:
-            error = await call.run(predictor, place.settings.response_timeout_seconds)
+            error = await call.run(predictor, place.settings.response_timeout_seconds * turns)
         except asyncio.CancelledError:
             error = (over.result() if over.done() and not over.cancelled() else None) or _cut_off()
             raise
         finally:
+            self._num_open -= 1
             if self._keeps_calls:
                 for job in jobs:
                     self._calls.pop(job, None)
