@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from argosy.core.errors import EngineError, HandlerError, WorkerDied
-from argosy.core.interfaces import Predictor
+from argosy.core.errors import EngineError, HandlerError, NotBegun, WorkerDied
+from argosy.core.interfaces import CallsAhead, Predictor
 from argosy.core.prediction import HandlerMetric, PredictRequest
 from argosy.handlers.options import HandlerOptions
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "handlers"))
 from handlers_world import World, is_running, request
 
 pytestmark = pytest.mark.anyio
-# Answers a request with its own body, fails at "fail", takes its time at "slow", and says of itself that it is one.
+# Answers a request with its own body, fails at "fail", naps at "nap", never answers "slow", and says of itself that it is one.
 SOURCE = """
     import time
 
@@ -36,6 +36,8 @@ SOURCE = """
             words = [row["body"] for row in data]
             if b"fail" in words:
                 raise ValueError("asked to")
+            if b"nap" in words:
+                time.sleep(0.1)
             while b"slow" in words:
                 time.sleep(0.01)
             return words
@@ -144,6 +146,39 @@ async def test_close_gives_up_what_runs(predictor: Predictor) -> None:
 
 async def test_a_predictor_that_never_started_can_be_closed(make: Make) -> None:
     await make().close()
+
+
+async def test_calls_ahead_are_answered_in_their_order(predictor: Predictor) -> None:
+    if not isinstance(predictor, CallsAhead):
+        pytest.skip("it takes one call at a time")
+    calls = [asyncio.ensure_future(all_of(predictor, f"{i}")) for i in range(predictor.max_calls_ahead + 1)]
+    assert await asyncio.gather(*calls) == [[f"{i}".encode()] for i in range(len(calls))]
+
+
+async def test_a_call_ahead_that_is_taken_back_is_not_begun(predictor: Predictor) -> None:
+    if not isinstance(predictor, CallsAhead):
+        pytest.skip("it takes one call at a time")
+    seen: list[HandlerMetric] = []
+    predictor.report_metrics(seen.append)
+    first, taken_back, last = (asyncio.ensure_future(all_of(predictor, each)) for each in ("nap", "fail", "last"))
+    await asyncio.sleep(0)
+    taken_back.cancel()
+    assert await asyncio.gather(first, last) == [[b"nap"], [b"last"]]
+    assert [each.value for each in seen if each.name == "Calls"] == [1.0, 1.0]
+
+
+async def test_a_call_ahead_of_a_worker_that_ends_was_not_begun(predictor: Predictor) -> None:
+    if not isinstance(predictor, CallsAhead):
+        pytest.skip("it takes one call at a time")
+    begun, ahead = (asyncio.ensure_future(all_of(predictor, each)) for each in ("slow", "one"))
+    await asyncio.sleep(0)
+    await predictor.close()
+    async with asyncio.timeout(3):
+        with pytest.raises(EngineError) as ended:
+            await begun
+        assert not isinstance(ended.value, NotBegun)
+        with pytest.raises(NotBegun):
+            await ahead
 
 
 async def all_of(predictor: Predictor, *words: str) -> list[bytes]:

@@ -18,11 +18,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
-from argosy.core.errors import EngineError, HandlerError, OutOfResources, SpecError, WorkerDied
+from argosy.core.errors import EngineError, HandlerError, NotBegun, OutOfResources, SpecError, WorkerDied
 from argosy.core.model_archive import ModelArchive, VersionSettings
 from argosy.core.prediction import HandlerMetric, Prediction, PredictRequest, WorkerFacts
 from argosy.handlers.answers import check_answer
 from argosy.handlers.channel import Channel
+from argosy.handlers.conversation import Conversation
 from argosy.handlers.instructions import load_command
 from argosy.handlers.nursery import Nursery
 from argosy.handlers.output import OutputLines
@@ -33,8 +34,8 @@ from argosy.handlers.worker.messages import Answer, Describe, Described, Event, 
 _LOG = logging.getLogger(__name__)
 WATCH_SECONDS = 1.0
 _MAX_UNANSWERED_PINGS = 2
-# How long a call that nobody waits for any more may go on before its worker is ended.
-_ABANDONED_SECONDS = 1.0
+# So that a worker with short calls finds the next one waiting when it has answered.
+MAX_CALLS_AHEAD = 3
 _EXIT_SECONDS = 1.0
 
 
@@ -47,8 +48,7 @@ class WorkerPredictor:
         self._seat = seat
         self._nursery = nursery
         self._channel = Channel()
-        self._turn = asyncio.Lock()
-        self._is_calling = False
+        self._conversation = Conversation(self._channel, self._end, self._death)
         self._is_ready = False
         self._process: WorkerProcess | None = None
         self._output: asyncio.BaseTransport | None = None
@@ -79,34 +79,32 @@ class WorkerPredictor:
             await self.close()
             raise
 
+    @property
+    def max_calls_ahead(self) -> int:
+        """See CallsAhead."""
+        return MAX_CALLS_AHEAD
+
     async def predict(self, batch: Sequence[PredictRequest]) -> AsyncGenerator[Prediction]:
         """See Predictor. A call that is given up may end by itself within a second; then its worker is ended."""
-        async with self._turn:
-            self._check_usable()
-            self._is_calling = True
-            try:
-                self._channel.send(Predict(tuple(batch)))
-                while self._is_calling:
-                    answer = await self._answer(len(batch))
-                    self._is_calling = not answer.is_end
-                    for prediction in answer.predictions:
-                        yield prediction
-            finally:
-                if self._is_calling:
-                    await self._abandon()
+        self._check_usable()
+        requests, seconds = tuple(batch), self._settings.response_timeout_seconds
+        call = self._conversation.open(lambda number: Predict(number, requests))
+        async with self._conversation.turn(call, seconds):
+            while not call.is_over:
+                event = self._noted(await self._conversation.next(call, seconds))
+                if not isinstance(event, Answer):
+                    raise self._error_of(event)
+                check_answer(event, len(requests))
+                for prediction in event.predictions:
+                    yield prediction
 
     async def describe(self) -> Any:
         """See Predictor."""
-        async with self._turn:
-            self._check_usable()
-            self._is_calling = True
-            try:
-                self._channel.send(Describe())
-                event = await self._event(self._settings.response_timeout_seconds)
-                self._is_calling = False
-            finally:
-                if self._is_calling:
-                    await self._abandon()
+        self._check_usable()
+        seconds = self._settings.response_timeout_seconds
+        call = self._conversation.open(Describe)
+        async with self._conversation.turn(call, seconds):
+            event = self._noted(await self._conversation.next(call, seconds))
         if isinstance(event, Described):
             return event.value
         raise self._error_of(event)
@@ -135,7 +133,7 @@ class WorkerPredictor:
         self._channel.close()
         process = self._process
         if process is not None and not process.has_ended:
-            if self._is_calling or not self._is_ready:
+            if not self._conversation.is_idle or not self._is_ready:
                 process.kill()
             try:
                 async with asyncio.timeout(_EXIT_SECONDS):
@@ -173,56 +171,24 @@ class WorkerPredictor:
         if self._process.has_ended:
             self._process_ended()
         self._channel.send(load_command(self._archive, self._settings, self._seat, self._nursery.options))
-        event = await self._event(self._settings.startup_timeout_seconds)
+        event = await self._channel.take()
+        if event is None:
+            raise await self._death()
+        self._noted(event)
         if not isinstance(event, Ready):
             raise self._error_of(event)
         self._is_ready = True
         self._watch = loop.call_later(WATCH_SECONDS, self._look)
         _LOG.info("a worker is ready", extra={**labels, "pid": self._process.pid, **event.phases})
 
-    async def _answer(self, num_requests: int) -> Answer:
-        event = await self._event(self._settings.response_timeout_seconds)
-        if not isinstance(event, Answer):
-            self._is_calling = False
-            raise self._error_of(event)
-        check_answer(event, num_requests)
-        return event
-
-    async def _event(self, timeout_seconds: float) -> Event:
-        """The next event. Raises: WorkerDied, OutOfResources; after `timeout_seconds` the worker is ended."""
-        timer = asyncio.get_running_loop().call_later(timeout_seconds, self._time_out, timeout_seconds)
-        try:
-            event = await self._channel.take()
-        finally:
-            timer.cancel()
-        if event is None:
-            self._is_calling = False
-            raise await self._death()
+    def _noted(self, event: Event) -> Event:
+        """The event, with what it tells of besides its answer taken in."""
         if isinstance(event, Answer | Failed | Ready):
             for metric in event.metrics:
                 self._on_metric(metric)
         if isinstance(event, Failed) and event.kind == "memory":
             self._note_ending("its handler ran out of memory")
         return event
-
-    def _time_out(self, seconds: float) -> None:
-        self._end(f"its handler did not answer within {seconds:g} s")
-
-    async def _abandon(self) -> None:
-        """Nobody waits for the running call: let it end by itself for a moment, then end the worker."""
-        try:
-            async with asyncio.timeout(_ABANDONED_SECONDS):
-                while self._is_calling:
-                    event = await self._channel.take()
-                    if event is None:
-                        break
-                    self._is_calling = isinstance(event, Answer) and not event.is_end
-        except TimeoutError:
-            pass
-        finally:
-            if self._is_calling:
-                self._end("its call was given up")
-                self._is_calling = False
 
     def _error_of(self, event: Event) -> EngineError | SpecError:
         if not isinstance(event, Failed):
@@ -238,7 +204,7 @@ class WorkerPredictor:
 
     def _check_usable(self) -> None:
         if self._ending or not self._is_ready:
-            raise WorkerDied(f"the worker of {self._label} cannot be used: {self._ending or 'it was not started'}")
+            raise NotBegun(f"the worker of {self._label} cannot be used: {self._ending or 'it was not started'}")
 
     async def _death(self) -> EngineError:
         """Why it ended, as the error of those who waited for it."""
@@ -277,7 +243,7 @@ class WorkerPredictor:
             self._end("its process was held still by a signal")
             return
         self._was_stopped = stopped
-        if not self._is_calling:
+        if self._conversation.is_idle:
             if self._channel.num_unanswered_pings >= _MAX_UNANSWERED_PINGS:
                 self._end("its process does not answer")
                 return

@@ -1,11 +1,17 @@
-"""A worker's end of its socket: commands in, one at a time; events out, blocking while the server is behind."""
+"""A worker's end of its socket: commands in, in order; events out, blocking while the server is behind.
+
+Before a command is handed out everything that has arrived is looked at, so that a call that was dropped in the meantime
+is not begun.
+"""
 
 from __future__ import annotations
 
 import socket
+from collections import deque
 
-from argosy.core.errors import EngineError
-from argosy.handlers.worker.messages import COMMANDS, HEADER, MAX_FRAME_BYTES, Command, Event, frame
+from argosy.handlers.worker.messages import COMMANDS, Command, Describe, Drop, Event, FrameBuffer, Predict, frame
+
+_RECEIVE_BYTES = 2**18
 
 
 class Mailbox:
@@ -13,26 +19,43 @@ class Mailbox:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._buffer = FrameBuffer()
+        self._commands: deque[Command] = deque()
+        self._dropped: set[int] = set()
 
     def take(self) -> Command:
-        """The next command; waits for it. Raises: EOFError when the server is gone."""
-        (size,) = HEADER.unpack(self._read(HEADER.size))
-        if size > MAX_FRAME_BYTES:
-            raise EngineError(f"a frame of {size} bytes came from the server; at most {MAX_FRAME_BYTES} may")
-        command: Command = COMMANDS.decode(self._read(size))
+        """The next command; waits for it. A Drop is the call it names, not to be begun. Raises: EOFError, OSError."""
+        while not self._commands:
+            self._receive(0)
+        while self._receive(socket.MSG_DONTWAIT):
+            pass
+        command = self._commands.popleft()
+        if isinstance(command, Predict | Describe) and command.number in self._dropped:
+            self._dropped.discard(command.number)
+            return Drop(command.number)
         return command
 
     def send(self, event: Event) -> None:
         """Raises: OSError when the server is gone, EngineError if the event is too long."""
         self._connection.sendall(frame(event))
 
-    def _read(self, size: int) -> bytearray:
-        body = bytearray(size)
-        view = memoryview(body)
-        done = 0
-        while done < size:
-            count = self._connection.recv_into(view[done:])
-            if count == 0:
-                raise EOFError
-            done += count
-        return body
+    def _receive(self, flags: int) -> bool:
+        """Take in what has arrived; whether there was anything. Raises: EOFError when the server is gone."""
+        try:
+            chunk = self._connection.recv(_RECEIVE_BYTES, flags)
+        except BlockingIOError:
+            return False
+        if not chunk:
+            raise EOFError
+        for body in self._buffer.push(chunk):
+            command: Command = COMMANDS.decode(body)
+            if isinstance(command, Drop):
+                self._drop(command.number)
+            else:
+                self._commands.append(command)
+        return True
+
+    def _drop(self, number: int) -> None:
+        # One that is not waiting was begun before this was read: its answer is passed over by the server.
+        if any(isinstance(each, Predict | Describe) and each.number == number for each in self._commands):
+            self._dropped.add(number)

@@ -25,7 +25,19 @@ from argosy.handlers.worker.context import SERVER_NAME, SERVER_VERSION, Context
 from argosy.handlers.worker.envelopes import in_envelope
 from argosy.handlers.worker.loading import EntryPoint, find_entry_point
 from argosy.handlers.worker.mailbox import Mailbox
-from argosy.handlers.worker.messages import Describe, Described, Event, Failed, Load, Ping, Pong, Predict, Ready
+from argosy.handlers.worker.messages import (
+    Answer,
+    Describe,
+    Described,
+    Drop,
+    Event,
+    Failed,
+    Load,
+    Ping,
+    Pong,
+    Predict,
+    Ready,
+)
 from argosy.handlers.worker.metrics import MetricsCache
 
 
@@ -45,6 +57,8 @@ class Worker:
                 self._answer(command.batch)
             elif isinstance(command, Ping):
                 self._mailbox.send(Pong())
+            elif isinstance(command, Drop):
+                self._mailbox.send(Answer(predictions=()))
             elif isinstance(command, Describe):
                 self._mailbox.send(self._described())
             else:

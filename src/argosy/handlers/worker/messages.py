@@ -65,13 +65,22 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True)
 
 
 class Predict(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Call the handler with these requests as one batch."""
+    """Call the handler with these requests as one batch. number: of the call, counting up."""
 
+    number: int
     batch: tuple[PredictRequest, ...]
 
 
 class Describe(msgspec.Struct, frozen=True, tag=True, array_like=True):
-    """Ask the handler what it says of itself."""
+    """Ask the handler what it says of itself. number: of the call, counting up."""
+
+    number: int
+
+
+class Drop(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Nobody waits for that call any more: if it has not begun, end it with an empty answer."""
+
+    number: int
 
 
 class Ping(msgspec.Struct, frozen=True, tag=True, array_like=True):
@@ -141,7 +150,7 @@ class Exited(msgspec.Struct, frozen=True, tag=True, array_like=True):
     code: int
 
 
-Command = Load | Predict | Describe | Ping
+Command = Load | Predict | Describe | Drop | Ping
 Event = Ready | Answer | Failed | Described | Pong
 NurseryEvent = Forked | Refused | Exited
 
