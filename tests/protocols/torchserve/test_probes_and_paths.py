@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from argosy.core.principal import Scope
 from argosy.core.torchserve_spec import Compat
-from argosy.protocols.torchserve import Api, Parts, WireSettings, paths_of, rejection
+from argosy.protocols.torchserve import Api, Parts, WireSettings, paths_of, rejection, routes_of
 from argosy.serving.registry import ModelRegistry
 from argosy.web.api_keys import ApiKeys, StoredKey, digest_of
 
@@ -230,3 +230,13 @@ def test_who_never_reaches_a_route_is_told_in_the_same_shape() -> None:
         "message": "too large",
     }
     assert json.loads(rejection(503, "full"))["type"] == "ServiceUnavailableException"
+
+
+async def test_every_route_describes_itself(server) -> None:
+    async with server.client(settings=OIP) as client:
+        described = (await client.get("/openapi.json")).json()
+    parts = Parts(administration=server.administration, lifecycle=server.lifecycle, metrics=server.metrics)
+    routes = routes_of(frozenset(Api), parts)
+    assert {route.path.replace(":path", "") for route in routes} <= {*described["paths"]}
+    assert described["paths"]["/models"]["post"]["parameters"][0]["name"] == "url"
+    assert "503" in described["paths"]["/predictions/{model}"]["post"]["responses"]

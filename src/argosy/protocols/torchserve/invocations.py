@@ -15,7 +15,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from argosy.core.errors import InvalidRequest
+from argosy.protocols.torchserve.operations import PREDICT, operation
 from argosy.protocols.torchserve.predictions import METHODS, Predictions
+from argosy.web.operation import describes
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -53,10 +55,12 @@ class Invocations:
             Route("/models/{model}/invoke", self.invoke_named, methods=METHODS),
         ]
 
+    @describes(operation("SageMaker: ask a named model", PREDICT, 400, 404, 413, 500, 503, 504, 507))
     async def invoke_named(self, request: Request) -> Response:
         """One model, named in the path. Raises: as `Predictions.predict`."""
         return await self._predictions.answer(request, request.scope["path_params"])
 
+    @describes(operation("SageMaker: by what is asked", PREDICT, 400, 404, 413, 500, 503, 504, 507))
     async def invoke(self, request: Request) -> Response:
         """Raises: InvalidRequest if it cannot be known which model is meant; as the route that answers."""
         named: dict[str, Any] = {"model": request.query_params.get("model_name", "")}

@@ -27,15 +27,25 @@ from argosy.core.errors import (
     NotFound,
     OutOfResources,
 )
-from argosy.protocols.torchserve.answers import json_answer, status_answer
+from argosy.protocols.torchserve.answers import StatusBody, json_answer, status_answer
 from argosy.protocols.torchserve.description import can_answer, described
 from argosy.protocols.torchserve.errors import Refusal
+from argosy.protocols.torchserve.operations import (
+    DESCRIBE_QUERY,
+    HEALTH,
+    LIST_QUERY,
+    MANAGE,
+    REGISTER_QUERY,
+    SCALE_QUERY,
+    operation,
+)
 from argosy.protocols.torchserve.queries import Parameters, parameters_of
 from argosy.protocols.torchserve.settings import WireSettings
 from argosy.protocols.torchserve.swagger import management_document
 from argosy.serving.predictions.administration import Administration
 from argosy.serving.predictions.failures import StartFailed
 from argosy.serving.predictions.requests import RegisterOptions, ScaleOptions
+from argosy.web.operation import describes
 
 _MAX_PAGE = 100
 _SECONDS_PER_MS = 0.001
@@ -56,7 +66,7 @@ class Management:
     def routes(self) -> list[Route]:
         """Every path of the management API."""
         routes = [
-            Route("/models", self.list, methods=["GET"]),
+            Route("/models", self.list_models, methods=["GET"]),
             Route("/models", self.register, methods=["POST"]),
             Route("/models/{model}/{version}/set-default", self.set_default, methods=["PUT"]),
             Route("/v1/models/{model}", self.readiness, methods=["GET"]),
@@ -69,7 +79,8 @@ class Management:
             ]
         return [*routes, Route("/models/{model}", self.document, methods=["OPTIONS"])]
 
-    async def list(self, request: Request) -> Response:
+    @describes(operation("List models by name", MANAGE, response=dict, query=LIST_QUERY))
+    async def list_models(self, request: Request) -> Response:
         """Names and archives, sorted, a page at a time."""
         query = Parameters(request.query_params)
         limit = query.whole("limit", _MAX_PAGE) or 0
@@ -80,6 +91,11 @@ class Management:
         answer["models"] = [{"modelName": model.name, "modelUrl": model.url} for model in page.models]
         return json_answer(answer, headers=self._warnings(query))
 
+    @describes(
+        operation(
+            "Register an archive", MANAGE, 400, 404, 405, 409, 500, 507, response=StatusBody, query=REGISTER_QUERY
+        )
+    )
     async def register(self, request: Request) -> Response:
         """Load an archive. Raises: as `Administration.register`; Refusal where TorchServe has another status."""
         self._require_changes()
@@ -111,6 +127,9 @@ class Management:
             text += ". Use scale workers API to add workers for the model."
         return status_answer(text, 200, self._warnings(parameters))
 
+    @describes(
+        operation("Run more or fewer workers", MANAGE, 400, 404, 500, 507, response=StatusBody, query=SCALE_QUERY)
+    )
     async def scale(self, request: Request) -> Response:
         """Run more or fewer workers. Raises: InvalidRequest; as `Administration.scale`."""
         query = Parameters(request.query_params)
@@ -137,6 +156,7 @@ class Management:
         text = f"Workers scaled to {min_workers} for model: {done.name}" + (f", version: {asked}" if asked else "")
         return status_answer(text, 200, self._warnings(query))
 
+    @describes(operation("Describe versions of a model", MANAGE, 404, 500, 503, response=list, query=DESCRIBE_QUERY))
     async def describe(self, request: Request) -> Response:
         """The state of one version, or of all. Raises: ModelNotFound, NotFound; what the handler's describe raises."""
         query = Parameters(request.query_params)
@@ -148,6 +168,7 @@ class Management:
             elements.append(described(status, metadata=own, strict=self._settings.is_strict))
         return json_answer(elements, headers=self._warnings(query))
 
+    @describes(operation("Unregister a version", MANAGE, 404, 405, 408, response=StatusBody))
     async def unregister(self, request: Request) -> Response:
         """Drain a version and forget it. Raises: ModelNotFound, NotFound; Refusal."""
         self._require_changes()
@@ -162,6 +183,7 @@ class Management:
             raise Refusal(408, "RequestTimeoutException", f"Timed out while cleaning resources: {name}") from error
         return status_answer(f'Model "{name}" unregistered')
 
+    @describes(operation("Make a version the default one", MANAGE, 404, response=StatusBody))
     async def set_default(self, request: Request) -> Response:
         """Let routes without a version use this one. Raises: ModelNotFound; Refusal."""
         name, version = request.path_params["model"], request.path_params["version"]
@@ -174,12 +196,14 @@ class Management:
             raise Refusal(404, "ModelVersionNotFoundException", text) from error
         return status_answer(f'Default version successfully updated for model "{name}" to "{version}"')
 
+    @describes(operation("KServe: whether a model is ready", HEALTH, 404, response=dict))
     async def readiness(self, request: Request) -> Response:
         """KServe v1: whether the model's default version answers. Raises: ModelNotFound."""
         name = request.path_params["model"]
         (status,) = self._administration.describe(name, None)
         return json_answer({"name": name, "ready": can_answer(status)})
 
+    @describes(operation("How one model is managed", MANAGE, 404, response=dict))
     async def document(self, request: Request) -> Response:
         """What our API offers for one model. Raises: ModelNotFound."""
         name = request.path_params["model"]

@@ -9,6 +9,8 @@ from starlette.routing import Route
 
 from argosy.observe.metrics import Metrics
 from argosy.observe.torchserve_metrics import only
+from argosy.protocols.torchserve.operations import HEALTH, METRICS_QUERY, operation
+from argosy.web.operation import describes
 
 # What the text is, whichever version the library that writes it names; TorchServe's clients expect this one.
 _CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,6 +27,7 @@ class MetricsApi:
         """The one path, in both of its spellings."""
         return [Route(path, self.scrape, methods=["GET", "POST"]) for path in ("/metrics", "/metrics/")]
 
+    @describes(operation("Metrics in Prometheus' text format", HEALTH, 404, query=METRICS_QUERY, is_text=True))
     async def scrape(self, request: Request) -> Response:
         """All metrics, or those that are named. Raises: HTTPException if they are off."""
         if not self._is_enabled:

@@ -22,10 +22,12 @@ from starlette.routing import Route
 from argosy.core.prediction import PredictRequest
 from argosy.protocols.torchserve.answers import json_answer
 from argosy.protocols.torchserve.inputs import read_headers, read_parts
+from argosy.protocols.torchserve.operations import PREDICT, operation
 from argosy.protocols.torchserve.prediction_answer import PredictionAnswer
 from argosy.protocols.torchserve.settings import WireSettings
 from argosy.protocols.torchserve.swagger import model_document
 from argosy.serving.predictions.administration import Administration
+from argosy.web.operation import describes
 
 METHODS = ["POST", "GET", "PUT", "PATCH", "DELETE"]
 # What TorchServe tells every handler called under these paths; `url_path` is what follows the version.
@@ -69,14 +71,17 @@ class Predictions:
         """The models that were loaded at the start and are still there; with one, `/invocations` needs no name."""
         return sorted({version.name for version in self._registry.all() if version.is_loaded_at_startup})
 
+    @describes(operation("Ask a model for a prediction", PREDICT, 400, 404, 413, 500, 503, 504, 507))
     async def predict(self, request: Request) -> Response:
         """Raises: InvalidRequest, ModelNotFound, NotFound; the answer raises what the prediction does."""
         return await self.answer(request, request.scope["path_params"], headers=_PREDICT)
 
+    @describes(operation("Ask a model; query parameters are inputs", PREDICT, 400, 404, 413, 500, 503, 504, 507))
     async def predict_with_query(self, request: Request) -> Response:
         """As `predict`; the query's parameters are inputs."""
         return await self.answer(request, request.scope["path_params"], with_query=True)
 
+    @describes(operation("Ask a model for an explanation", PREDICT, 400, 404, 413, 500, 503, 504, 507))
     async def explain(self, request: Request) -> Response:
         """As `predict`; the handler is told to explain."""
         return await self.answer(request, request.scope["path_params"], headers=_EXPLAIN)
@@ -106,6 +111,7 @@ class Predictions:
             predict, told = self._in_sequence(predict)
         return PredictionAnswer(version.predict(predict), self._settings.max_response_bytes, told)
 
+    @describes(operation("What a model says of itself", PREDICT, 404, 500, 503, response=dict))
     async def describe(self, request: Request) -> Response:
         """What the model's handler says of itself; else what our API offers for it. Raises: ModelNotFound."""
         name = request.path_params["model"]

@@ -21,6 +21,7 @@ from argosy.protocols.torchserve.errors import OPENAI_PREFIXES
 from argosy.protocols.torchserve.invocations import Invocations
 from argosy.protocols.torchserve.management import Management
 from argosy.protocols.torchserve.metrics_api import MetricsApi
+from argosy.protocols.torchserve.operations import HEALTH, operation
 from argosy.protocols.torchserve.predictions import Predictions
 from argosy.protocols.torchserve.probes import HEALTH_PATHS, Probes
 from argosy.protocols.torchserve.settings import WireSettings
@@ -28,6 +29,7 @@ from argosy.protocols.torchserve.swagger import document
 from argosy.serving.predictions.administration import Administration
 from argosy.serving.registry import ModelRegistry
 from argosy.web.lifecycle import Lifecycle
+from argosy.web.operation import describes
 from argosy.web.paths import Paths
 
 
@@ -98,6 +100,7 @@ def _is_administration(path: str) -> Scope | None:
 def _descriptions(apis: frozenset[Api]) -> list[Route]:
     described = document(inference=Api.INFERENCE in apis, management=Api.MANAGEMENT in apis)
 
+    @describes(operation("This API, in TorchServe's words", HEALTH, response=dict))
     async def describe(request: Request) -> Response:
         return json_answer(described)
 

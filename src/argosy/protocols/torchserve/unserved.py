@@ -8,16 +8,20 @@ from starlette.routing import Route
 
 from argosy.protocols.torchserve.answers import json_answer
 from argosy.protocols.torchserve.errors import Refusal
+from argosy.protocols.torchserve.operations import MANAGE, operation
+from argosy.web.operation import describes
 
 _ANY = ["GET", "POST", "PUT", "DELETE"]
 _KIND = "NotImplementedException"
 
 
+@describes(operation("The workflows: none", MANAGE, response=dict))
 async def no_workflows(request: Request) -> Response:
     """The empty list."""
     return json_answer({"workflows": []})
 
 
+@describes(operation("Not served", MANAGE, 501))
 async def register_workflow(request: Request) -> Response:
     """Raises: Refusal."""
     raise Refusal(
@@ -28,11 +32,13 @@ async def register_workflow(request: Request) -> Response:
     )
 
 
+@describes(operation("A workflow: there is none", MANAGE, 404))
 async def workflow(request: Request) -> Response:
     """Raises: Refusal."""
     raise Refusal(404, "WorkflowNotFoundException", f"Workflow not found: {request.path_params['workflow']}")
 
 
+@describes(operation("Not served", MANAGE, 501))
 async def token(request: Request) -> Response:
     """Raises: Refusal."""
     raise Refusal(
