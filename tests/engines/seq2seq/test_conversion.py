@@ -26,10 +26,11 @@ SHAPES: tuple[dict[str, Any], ...] = (
     {},
     {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "model_type": "mt5", "dtype": "BF16"},
     {"num_layers": 1, "num_decoder_layers": 3, "d_kv": 8, "num_heads": 4, "dtype": "BF16"},
+    {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "model_type": "umt5"},
 )
 
 
-@pytest.mark.parametrize("changes", SHAPES, ids=["t5", "mt5-gated-untied-bf16", "uneven-stacks"])
+@pytest.mark.parametrize("changes", SHAPES, ids=["t5", "mt5-gated-untied-bf16", "uneven-stacks", "umt5"])
 def test_a_converted_model_answers_as_the_definition_does(changes: dict[str, Any], tmp_path: Path) -> None:
     files = tiny_t5.write_tiny_t5(tmp_path / "model", **changes)
     folder = tmp_path / "converted"

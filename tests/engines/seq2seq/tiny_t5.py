@@ -46,7 +46,7 @@ def tensors_of(config: Mapping[str, Any], seed: int = 0) -> dict[str, Array]:
                 for part in "qkv":
                     draw(f"{block}.{place}.{kind}.{part}.weight", inner, narrow, scale=0.25)
                 draw(f"{block}.{place}.{kind}.o.weight", narrow, inner)
-            if index == 0:
+            if index == 0 or config["model_type"] == "umt5":
                 bias = f"{block}.0.SelfAttention.relative_attention_bias.weight"
                 draw(bias, config["relative_attention_num_buckets"], config["num_heads"], scale=0.5)
             dense = f"{block}.{len(kinds)}.DenseReluDense"
@@ -115,9 +115,10 @@ class NaiveT5:
 
     def stack(self, name: str, ids: list[int], memory_SD: Array | None) -> Array:
         x_TD = self.tensors["shared.weight"][ids]
-        bias = self.positions(name, len(ids))
+        own = self.config["model_type"] == "umt5"
         for index in range(self.config["num_layers" if memory_SD is None else "num_decoder_layers"]):
             block = f"{name}.block.{index}.layer"
+            bias = self.positions(name, index if own else 0, len(ids))
             y_TD = self.norm(x_TD, f"{block}.0.layer_norm.weight")
             x_TD = x_TD + self.attention(y_TD, y_TD, f"{block}.0.SelfAttention", bias)
             if memory_SD is not None:
@@ -151,10 +152,10 @@ class NaiveT5:
             inner = gate * (x_TD @ self.tensors[f"{name}.wi_1.weight"].T)
         return np.asarray(inner @ self.tensors[f"{name}.wo.weight"].T, np.float32)
 
-    def positions(self, name: str, length: int) -> Array:
+    def positions(self, name: str, layer: int, length: int) -> Array:
         """The bias of each head for each distance; a decoder sees nothing behind itself."""
         distance = np.arange(length)[None] - np.arange(length)[:, None]
-        table = self.tensors[f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+        table = self.tensors[f"{name}.block.{layer}.layer.0.SelfAttention.relative_attention_bias.weight"]
         both_ways = name == "encoder"
         buckets = len(table) // (2 if both_ways else 1)
         offset = np.where(distance > 0, buckets, 0) if both_ways else 0

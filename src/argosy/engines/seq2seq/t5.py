@@ -1,4 +1,4 @@
-"""T5, Flan-T5 and mT5 as a CTranslate2 specification: which tensor of the checkpoint goes where.
+"""T5, Flan-T5, mT5 and UMT5 as a CTranslate2 specification: which tensor of the checkpoint goes where.
 
 Tokens are named by their ids ("0", "1", …): the engine is given ids and gives ids, so the words never matter here.
 Source: ctranslate2.converters.transformers.T5Loader, which does the same with torch; T5Config of transformers.
@@ -17,7 +17,7 @@ from ctranslate2.specs.common_spec import LinearSpec
 from argosy.core.errors import SpecError
 from argosy.engines.seq2seq.weights import Checkpoint, Weight
 
-ARCHITECTURES = frozenset({"t5", "mt5"})
+ARCHITECTURES = frozenset({"t5", "mt5", "umt5"})
 # The activation of the feed-forward network. Source: _SUPPORTED_ACTIVATIONS of ctranslate2.converters.transformers.
 _ACTIVATIONS = {
     "relu": Activation.RELU,
@@ -32,6 +32,7 @@ _ACTIVATIONS = {
 class T5Shape(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of a T5's config.json that its weights need. The defaults are T5Config's."""
 
+    model_type: str = "t5"
     vocab_size: int = 32128
     d_model: int = 512
     d_kv: int = 64
@@ -124,10 +125,10 @@ class _StackReader:
         embeddings.weight = self._input_embedding(name)
         stack.scale_embeddings = False
         stack.layer_norm.gamma = self._weight(f"{name}.final_layer_norm.weight", shape.d_model)
-        shared = f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        bias = self._weight(shared, shape.relative_attention_num_buckets, shape.num_heads)
+        bias = self._position_bias(f"{name}.block.0.layer")
         for index, layer in enumerate(stack.layer):
             block = f"{name}.block.{index}.layer"
+            bias = self._position_bias(block) if shape.model_type == "umt5" else bias
             self._attention(layer.self_attention, f"{block}.0", "SelfAttention")
             layer.self_attention.relative_attention_bias = bias
             layer.self_attention.relative_attention_max_distance = np.int32(shape.relative_attention_max_distance)
@@ -145,6 +146,11 @@ class _StackReader:
         names = ("shared.weight", f"{stack}.embed_tokens.weight")
         found = next((name for name in names if name in self._checkpoint), names[0])
         return self._weight(found, self._shape.vocab_size, self._shape.d_model)
+
+    def _position_bias(self, block: str) -> Weight:
+        """What each head adds for each distance: the first layer's for all, in UMT5 each layer's own."""
+        name = f"{block}.0.SelfAttention.relative_attention_bias.weight"
+        return self._weight(name, self._shape.relative_attention_num_buckets, self._shape.num_heads)
 
     def _attention(self, attention: Any, layer: str, kind: str) -> None:
         inner = self._shape.num_heads * self._shape.d_kv

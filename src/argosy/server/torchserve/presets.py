@@ -10,7 +10,6 @@ Adding a preset = two functions and a line in `PRESETS`.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -186,8 +185,8 @@ class PresetPredictor:
         return self._preset.describe(self._archive.config)
 
     def facts(self) -> WorkerFacts:
-        """This process; its memory is the server's own."""
-        return WorkerFacts(pid=os.getpid(), started_at=self._started_at)
+        """When it began; process and memory are the server's own."""
+        return WorkerFacts(started_at=self._started_at)
 
     def report_metrics(self, on_metric: Callable[[HandlerMetric], None]) -> None:
         """A preset reports none of its own: its model's are in the registry."""
