@@ -66,7 +66,8 @@ BAD_REQUEST = "BadRequestException"
          "Parameter initial_workers is -1: it cannot be less than 0."),
         ("POST", "/models?url=bad.mar", 400, "InvalidModelException", "no manifest"),
         ("POST", "/models?url=cut.mar", 400, "InvalidModelException", "no zip"),
-        ("POST", "/models?url=http://far/a.mar", 400, "DownloadArchiveException", "Failed to download"),
+        ("POST", "/models?url=http://far/a.mar", 400, "DownloadArchiveException",
+         "Failed to download archive from: http://far/a.mar: it answers 404"),
         ("PUT", "/models/nobody", 404, "ModelNotFoundException", "Model not found: nobody. This server has: echo."),
         ("PUT", "/models/echo/9.9", 404, "ModelVersionNotFoundException",
          "Model version: 9.9 does not exist for model: echo; it has 1.0"),
@@ -94,7 +95,7 @@ async def test_what_is_refused(server, store, method: str, path: str, status: in
     store.failures = {
         "bad.mar": SpecError("no manifest"),
         "cut.mar": ArtifactError("no zip"),
-        "http://far/a.mar": ArtifactError("Failed to download"),
+        "http://far/a.mar": ArtifactError("it answers 404"),
     }
     async with server.client(Api.MANAGEMENT) as client:
         answer = await client.request(method, path)
@@ -107,6 +108,7 @@ async def test_what_is_refused(server, store, method: str, path: str, status: in
     [
         ("a.mar", NotFound("Model not found at: a.mar: the store has b.mar"), "Model not found at: a.mar"),
         ("http://x/a", NotFound("Given URL http://x/a is not allowed: ask"), "Given URL http://x/a is not allowed"),
+        ("http://x/a", ArtifactError("404"), "Failed to download archive from: http://x/a"),
         ("echo.mar", None, "Model version 1.0 is already registered for model echo"),
     ],
 )  # fmt: skip

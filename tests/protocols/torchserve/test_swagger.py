@@ -53,4 +53,9 @@ def test_ids_parameters_and_statuses_are_the_contracts() -> None:
 def test_a_models_document_names_paths_that_answer() -> None:
     described = model_document("echo")
     assert described["info"]["title"] == "RESTful API for: echo"
-    assert operations(described) == ["POST /predictions/echo", "POST /predictions/echo/{model_version}"]
+    assert operations(described) == [
+        "POST /predictions/echo",
+        "POST /predictions/echo/{model_version}",
+        "POST /v1/models/echo:predict",
+        "POST /v2/models/echo/infer",
+    ]

@@ -112,8 +112,7 @@ class Management:
         except Conflict as error:
             raise Refusal(409, "ConflictStatusException", self._text(error)) from error
         except ArtifactError as error:
-            kind = "DownloadArchiveException" if "://" in options.url else "InvalidModelException"
-            raise Refusal(400, kind, error.message) from error
+            raise self._unusable(options.url, error) from error
         except OutOfResources as error:
             raise Refusal(507, "OutOfMemoryException", error.message) from error
         except StartFailed as error:
@@ -209,6 +208,13 @@ class Management:
         name = request.path_params["model"]
         self._administration.describe(name, None)
         return json_answer(management_document(name))
+
+    def _unusable(self, url: str, error: ArtifactError) -> Refusal:
+        if "://" not in url:
+            return Refusal(400, "InvalidModelException", error.message)
+        text = f"Failed to download archive from: {url}"
+        told = text if self._settings.is_strict else f"{text}: {error.message}"
+        return Refusal(400, "DownloadArchiveException", told)
 
     def _text(self, error: ArgosyError, after: str = "") -> str:
         """The error's message; for `strict` only its beginning, up to a colon that stands behind `after`."""

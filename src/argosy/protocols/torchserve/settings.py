@@ -59,7 +59,11 @@ DIFFERENCES = (
         "text of a model without workers", "quotes around the version are unbalanced", "balanced, and what to do"
     ),
     Difference("a worker that died, or ran out of memory", "`Worker died.`, `Out of resources`", "and why"),
-    Difference("workers that cannot start", "`Failed to start workers for model …`", "and why"),
+    Difference(
+        "workers that cannot start, archives that cannot be fetched",
+        "`Failed to start workers for model …`, `Failed to download archive from: …`",
+        "and why",
+    ),
     Difference("removing the default version", "`Cannot remove default version for model …`", "and what to do first"),
     Difference("connection after an error", "closed", "kept, so that a refused client costs no new connection"),
     Difference(

@@ -124,7 +124,7 @@ def document(*, inference: bool, management: bool) -> dict[str, Any]:
 
 def model_document(model: str) -> dict[str, Any]:
     """How one model is asked for predictions, where its handler does not say."""
-    rows = (row for row in _INFERENCE if row.path.startswith("/predictions/"))
+    rows = (row for row in _INFERENCE if "{model_name}" in row.path)
     return _document((_named(row, model) for row in rows), f"RESTful API for: {model}")
 
 
