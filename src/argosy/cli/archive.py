@@ -18,6 +18,7 @@ from argosy.cli.archive_options import (
     environments_of,
     form_named,
     shown_bytes,
+    store_root,
     target_path,
 )
 from argosy.cli.archive_prepare import prepare
@@ -138,3 +139,26 @@ def convert(
 
 
 command.command("prepare")(prepare)
+
+
+@command.command()
+def gc(
+    store: StoreOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be freed, free nothing.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Free what archives that are gone or were replaced have left in the store."""
+    root = store_root(store) / "archives"
+    freed = archives("collect_archives")(root, dry_run=True)
+    size, number = terminal.size_text(freed.size_bytes), len(freed.files)
+    if not dry_run and number:
+        if not terminal.confirm(f"Free {size} in {number} paths?", yes=yes):
+            terminal.note("nothing was freed; pass --yes to free without being asked")
+            return exits.USAGE
+        freed = archives("collect_archives")(root, dry_run=False)
+    if as_json:
+        terminal.print_json(freed)
+    else:
+        terminal.say(f"{'would free' if dry_run else 'freed'} {size} in {number} path{'' if number == 1 else 's'}")
+    return exits.DONE

@@ -20,6 +20,7 @@ _ARCHIVES: Mapping[str, str] = {
     "Ingredients": "argosy.artifacts.archives.creating:Ingredients",
     "PackageSources": "argosy.artifacts.archives.environments:PackageSources",
     "Preparation": "argosy.artifacts.archives.environments:Preparation",
+    "collect_archives": "argosy.artifacts.archives.collecting:collect_archives",
     "convert_archive": "argosy.artifacts.archives.converting:convert_archive",
     "create_archive": "argosy.artifacts.archives.creating:create_archive",
     "default_store_root": "argosy.artifacts.store:default_store_root",
@@ -41,7 +42,9 @@ _FORMS: Mapping[str, str] = {
 ArchiveArgument = Annotated[Path, typer.Argument(metavar="ARCHIVE", help="A .mar, a .tar.gz or a directory.")]
 StoreOption = Annotated[
     Path | None,
-    typer.Option("--store", help="Where prepared environments are kept, as for `argosy serve`. [~/.cache/argosy]"),
+    typer.Option(
+        "--store", help="Where unpacked archives and environments are, as for `argosy serve`. [~/.cache/argosy]"
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -71,8 +74,13 @@ def target_path(output: Path, name: str, form: Any) -> Path:
 
 def environments_of(store: Path | None) -> Path:
     """Where prepared environments are: the same place a server with this store looks at."""
+    return store_root(store) / "environments"
+
+
+def store_root(store: Path | None) -> Path:
+    """The store a server with the same flag uses."""
     root: Path = store.expanduser() if store is not None else archives("default_store_root")()
-    return root.absolute() / "environments"
+    return root.absolute()
 
 
 @contextmanager

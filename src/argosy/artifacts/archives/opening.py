@@ -51,6 +51,7 @@ class UnpackedRecord(msgspec.Struct, frozen=True, kw_only=True):
 class SeenRecord(msgspec.Struct, frozen=True, kw_only=True):
     """How an archive looked when it was unpacked: a hash over names, sizes, times, inodes; and what it held."""
 
+    path: str
     look: str
     digest: str
 
@@ -115,13 +116,15 @@ def unpack(path: Path, root: Path, *, on_bytes: OnBytes | None = None) -> Unpack
     """Unpack the archive below `root`, unless it lies there already. Raises: NotFound, ArtifactError, SpecError."""
     for directory in ("files", "records", "seen", "partial"):
         (root / directory).mkdir(parents=True, exist_ok=True)
-    look = _look(path)
+    look = look_of(path)
     seen_path = root / "seen" / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()}.json"
-    seen = _decoded(seen_path, SeenRecord)
+    seen = decoded(seen_path, SeenRecord)
     if seen is not None and seen.look == look and (known := _known(root, seen.digest)) is not None:
         return known
     unpacked = _unpack_anew(path, root, on_bytes or _ignore)
-    write_durably(seen_path, msgspec.json.encode(SeenRecord(look=look, digest=unpacked.record.digest)))
+    write_durably(
+        seen_path, msgspec.json.encode(SeenRecord(path=str(path.absolute()), look=look, digest=unpacked.record.digest))
+    )
     return unpacked
 
 
@@ -129,7 +132,7 @@ def _ignore(_: int) -> None:
     """Nobody watches."""
 
 
-def _look(path: Path) -> str:
+def look_of(path: Path) -> str:
     """A hash over how the archive's file, or all files of its directory, look to `stat`. Raises: NotFound."""
     if not path.exists():
         raise NotFound(f"there is no archive at {path}: give the path of a .mar, a .tar.gz or a directory")
@@ -144,7 +147,7 @@ def _look(path: Path) -> str:
 def _known(root: Path, digest: str) -> Unpacked | None:
     """What lies under the digest, if it looks as it did when it was hashed."""
     directory, record_path = _places(root, digest)
-    record = _decoded(record_path, UnpackedRecord)
+    record = decoded(record_path, UnpackedRecord)
     if record is None or record.version != RECORD_VERSION:
         return None
     try:
@@ -237,7 +240,8 @@ def _alone(lock: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _decoded(path: Path, kind: type[T]) -> T | None:
+def decoded(path: Path, kind: type[T]) -> T | None:
+    """A record of ours, or None if there is none that this version understands."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except (FileNotFoundError, msgspec.MsgspecError):
