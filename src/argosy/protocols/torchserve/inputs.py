@@ -18,13 +18,13 @@ BODY = "body"
 _WITHHELD = frozenset({b"authorization", b"proxy-authorization"})
 
 
-async def read_parts(request: Request, *, with_query: bool = False) -> tuple[InputPart, ...]:
+async def read_parts(request: Request, content_type: str, *, with_query: bool = False) -> tuple[InputPart, ...]:
     """What the body holds, and the query where asked for. Raises: InvalidRequest; PayloadTooLarge, as the edge says."""
     try:
         body = await request.body()
     except ClientDisconnect as exc:
         raise InvalidRequest("the client closed the connection before the body was complete") from exc
-    parts = parts_of(body, _content_type(request.scope["headers"]))
+    parts = parts_of(body, content_type)
     if with_query and request.scope["query_string"]:
         parts += tuple(
             InputPart(name=name, content=value.encode("utf-8", "surrogateescape"))
@@ -53,10 +53,3 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]], *, with_credentials: bo
         for name, value in headers
         if with_credentials or name not in _WITHHELD
     }
-
-
-def _content_type(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    for name, value in headers:
-        if name == b"content-type":
-            return value.decode("latin-1")
-    return ""

@@ -97,8 +97,8 @@ class Predictions:
         """The prediction `named` (model, version, rest of the path) asks for. Raises: as `predict`."""
         asked = named.get("version")
         version = self._registry.get(named["model"], asked)
-        parts = await read_parts(request, with_query=with_query)
         own = read_headers(request.scope["headers"], with_credentials=self.is_strict)
+        parts = await read_parts(request, own.get("content-type", ""), with_query=with_query)
         if headers:
             own.update(headers)
         if "rest" in named:
