@@ -246,7 +246,7 @@ def _settings_as_asked(settings: VersionSettings, options: RegisterOptions) -> V
     }
     if options.initial_workers is not None:
         asked["min_workers"] = options.initial_workers
-        asked["max_workers"] = max(options.initial_workers, settings.max_workers)
+        asked["max_workers"] = options.initial_workers
     merged = msgspec.structs.replace(settings, **asked)
     _check_scale(merged.min_workers, max(merged.max_workers, merged.min_workers))
     return merged

@@ -9,7 +9,7 @@ class RegisterOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Register the archive `url`.
 
     model_name, handler, runtime: instead of what its manifest says; "" = as that says.
-    initial_workers: how many workers run at first; None = the settings' min_workers.
+    initial_workers: how many workers run, least and most; None = as the settings say.
     is_synchronous: return only when they are ready. is_default: make it its name's default version.
     """
 
