@@ -45,10 +45,10 @@ def build_app(spec: ServeSpec, replica: Replica, metrics: Metrics) -> App:
     for name in PROTOCOLS:
         served += resolve(PROTOCOLS, name, "protocol")(replica.registry)
     served += ReplicaState(replica).routes()
+    served += ReplicaTranslations(replica.registry).routes()
     routes = [
         *served,
         *chat_page().routes(),
-        *ReplicaTranslations(replica.registry).routes(),
         *Operations(replica, metrics, _ABOUT).routes(served),
     ]
     settings = EdgeSettings(

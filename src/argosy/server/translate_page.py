@@ -16,19 +16,42 @@ from starlette.routing import Route
 
 from argosy.core.errors import InvalidRequest, ModelNotFound
 from argosy.core.prediction import InputPart
-from argosy.server.translation import T5_LANGUAGES, TranslationModel, prompt_of, translate, wish_of
+from argosy.server.translation import T5_LANGUAGES, TranslationModel, Wish, prompt_of, translate, wish_of
 from argosy.serving.registry import ModelRegistry
+from argosy.web.errors import ErrorBody
+from argosy.web.operation import Operation, describes
 from argosy.web.pages import translate_page
 
 PAGE_PATH = "/translate"
 PAGE_ASSETS = "/translate/assets/"
 
 
+class TranslationModels(msgspec.Struct, frozen=True, kw_only=True):
+    """What `/translate/models` answers."""
+
+    models: list[TranslationModel]
+
+
+class Translation(msgspec.Struct, frozen=True, kw_only=True):
+    """What the tutorial's contract answers."""
+
+    text: str
+
+
 def translation_routes(list_models: Callable[[], list[TranslationModel]]) -> list[Route]:
     """The page, and the models it lets choose from."""
 
+    @describes(
+        Operation(
+            summary="Which models translate, and between which languages",
+            tag="Translate",
+            response=TranslationModels,
+            error_body=ErrorBody,
+            errors=(401, 403, 503),
+        )
+    )
     async def models(_: Request) -> Response:
-        body = msgspec.json.encode({"models": list_models()})
+        body = msgspec.json.encode(TranslationModels(models=list_models()))
         return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
 
     return [*translate_page().routes(), Route("/translate/models", models)]
@@ -53,6 +76,17 @@ class ReplicaTranslations:
             if model.info.is_encoder_decoder
         ]
 
+    @describes(
+        Operation(
+            summary="Translate a text, as the GKE tutorial's handler does",
+            tag="Translate",
+            request=Wish,
+            response=Translation,
+            error_body=ErrorBody,
+            errors=(400, 401, 403, 404, 413, 429, 500, 503, 504),
+            example={"text": "twenty-three", "from": "en", "to": "fr"},
+        )
+    )
     async def predict(self, request: Request) -> Response:
         """One translation. Raises: ModelNotFound, InvalidRequest, and what generating raises."""
         name = self._model_name(request.path_params["model"])
@@ -68,7 +102,7 @@ class ReplicaTranslations:
             raise InvalidRequest("the client closed the connection before the body was complete") from exc
         prompt = prompt_of(wish_of([InputPart(name="body", content=body)]), T5_LANGUAGES)
         text = await translate(model, prompt, f"trans-{uuid.uuid4().hex}", getattr(request.state, "principal", ""))
-        return Response(msgspec.json.encode({"text": text}), media_type="application/json")
+        return Response(msgspec.json.encode(Translation(text=text)), media_type="application/json")
 
     def _model_name(self, path: str) -> str:
         """The model in `name`, or in `name/version`: a replica has one version of each, whatever it is called."""

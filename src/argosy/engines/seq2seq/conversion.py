@@ -1,9 +1,9 @@
 """A T5 checkpoint becomes, once, a CTranslate2 folder with smaller weights.
 
-It takes numpy and less than a second for T5-base (223 million parameters), so it happens in a thread of the server that
-needs it. The folder lies in the engine's cache, named for what it was made of: the model's digest, the weight format and
-the library's version. It appears there whole, by a rename, or not at all; two processes that want the same one make it
-once.
+It takes numpy and less than a second for T5-base (223 million parameters), so it happens in a thread of the server
+that needs it. The folder lies in the engine's cache, named for what it was made of: the model's digest, the weight
+format and the library's version. It appears there whole, by a rename, or not at all; two processes that want the same
+one make it once.
 """
 
 from __future__ import annotations
