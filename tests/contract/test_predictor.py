@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "handlers"))
 from handlers_world import World, is_running, request
 
 pytestmark = pytest.mark.anyio
-# Answers a request with its own body, fails at "fail", naps at "nap", never answers "slow", and says of itself that it is one.
+# Answers a request with its own body, fails at "fail", naps at "nap", never answers "slow", and describes itself.
 SOURCE = """
     import time
 

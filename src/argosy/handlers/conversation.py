@@ -116,6 +116,7 @@ class Conversation:
             async with asyncio.timeout(_GIVEN_UP_SECONDS):
                 while not call.is_over:
                     event = await self._channel.take()
+                    self._is_broken = self._is_broken or event is None
                     if event is None or not isinstance(event, Answer) or event.is_end:
                         self._finish(call)
         except TimeoutError:
