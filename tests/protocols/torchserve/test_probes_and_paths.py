@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from argosy.core.errors import ModelNotFound
 from argosy.core.principal import Scope
 from argosy.core.torchserve_spec import Compat
 from argosy.protocols.torchserve import Api, Parts, WireSettings, paths_of, rejection, routes_of
@@ -197,6 +198,30 @@ async def test_invocations_go_by_what_is_asked(server, url: str, body: Any, answ
         answer = await client.post(url, json=body)
     assert answer.status_code == 200
     assert answer.text == answered or answer.json()["parts"][0]["content"] == json.dumps(body, separators=(",", ":"))
+
+
+async def card(request: Request) -> Response:
+    if request.path_params["model"] != "t5":
+        raise ModelNotFound("no such model")
+    return JSONResponse({"id": "t5", "object": "model"})
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("echo", {"name": "echo", "ready": True}),
+        ("t5", {"id": "t5", "object": "model"}),
+        ("nobody", None),
+    ],
+)
+async def test_a_merged_listener_answers_for_both_views_of_a_model(server, name: str, body: Any) -> None:
+    async with server.client(openai=[Route("/v1/models/{model:path}", card)]) as client:
+        answer = await client.get(f"/v1/models/{name}")
+        assert (answer.status_code, answer.json()) == (200, body) if body else answer.status_code == 404
+        if name == "t5":
+            await server.load("echo.mar", model_name="t5")
+            both = {"id": "t5", "object": "model", "name": "t5", "ready": True}
+            assert (await client.get("/v1/models/t5")).json() == both
 
 
 async def test_without_a_generating_model_a_prompt_is_the_handlers(server) -> None:

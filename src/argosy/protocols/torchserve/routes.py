@@ -20,6 +20,7 @@ from argosy.protocols.torchserve.answers import json_answer
 from argosy.protocols.torchserve.errors import OPENAI_PREFIXES
 from argosy.protocols.torchserve.invocations import Invocations
 from argosy.protocols.torchserve.management import Management
+from argosy.protocols.torchserve.merged import MergedModel
 from argosy.protocols.torchserve.metrics_api import MetricsApi
 from argosy.protocols.torchserve.operations import HEALTH, operation
 from argosy.protocols.torchserve.predictions import Predictions
@@ -31,6 +32,8 @@ from argosy.serving.registry import ModelRegistry
 from argosy.web.lifecycle import Lifecycle
 from argosy.web.operation import describes
 from argosy.web.paths import Paths
+
+_OPENAI_MODEL, _KSERVE_MODEL = "/v1/models/{model:path}", "/v1/models/{model}"
 
 
 class Api(StrEnum):
@@ -57,6 +60,7 @@ def routes_of(apis: frozenset[Api], parts: Parts) -> list[Route]:
     """Every route of a listener with these APIs, OpenAI's included."""
     routes: list[Route] = []
     last: list[Route] = []
+    management = Management(parts.administration, parts.settings)
     if Api.INFERENCE in apis:
         predictions = Predictions(parts.administration, parts.settings)
         models = parts.models
@@ -66,10 +70,18 @@ def routes_of(apis: frozenset[Api], parts: Parts) -> list[Route]:
             generates=lambda: models is not None and bool(models.list()),
         )
         probes = Probes(parts.administration, parts.lifecycle).routes(open_inference=parts.settings.open_inference)
-        routes += [*predictions.routes(), *parts.openai, *invocations.routes(), *probes, *unserved.inference_routes()]
+        merged = _merged(management, parts) if Api.MANAGEMENT in apis else []
+        routes += [
+            *predictions.routes(),
+            *merged,
+            *parts.openai,
+            *invocations.routes(),
+            *probes,
+            *unserved.inference_routes(),
+        ]
         last = predictions.legacy_routes()
     if Api.MANAGEMENT in apis:
-        routes += [*Management(parts.administration, parts.settings).routes(), *unserved.management_routes()]
+        routes += [*management.routes(), *unserved.management_routes()]
     if Api.METRICS in apis or Api.INFERENCE in apis:
         routes += MetricsApi(parts.metrics, is_enabled=parts.is_metrics_enabled).routes()
     return [*routes, *_descriptions(apis), *last]
@@ -87,6 +99,14 @@ def paths_of(apis: frozenset[Api], parts: Parts) -> Paths:
         any_phase_prefixes=("/models",) if has_management else (),
         json_prefixes=OPENAI_PREFIXES[:3] if has_inference else (),
     )
+
+
+def _merged(management: Management, parts: Parts) -> list[Route]:
+    """The one path that both protocols have."""
+    openai = next((route.endpoint for route in parts.openai if route.path == _OPENAI_MODEL), None)
+    if openai is None:
+        return []
+    return [Route(_KSERVE_MODEL, MergedModel(management.readiness, openai).retrieve, methods=["GET"])]
 
 
 def _is_administration(path: str) -> Scope | None:
