@@ -75,6 +75,9 @@ def test_what_a_requirements_file_may_say(text: str, packages: tuple[str, ...]) 
         "${HOME}",
         "-",
         "numpy numpy",
+        "numpy" + " <1 " * 100 + "|",
+        "numpy" + "<1 , " * 100 + "|",
+        "n" + "-" * 200,
     ],
 )
 def test_d14_a_requirements_file_may_not_steer_pip(line: str) -> None:

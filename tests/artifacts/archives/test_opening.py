@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import random
@@ -88,6 +89,19 @@ def test_many_at_once_unpack_one(tmp_path: Path) -> None:
     assert len({archive.root for archive in found}) == 1
     assert (found[0].root / "handler.py").read_bytes() == HANDLER
     assert not list((tmp_path / "store" / "archives" / "partial").iterdir())
+
+
+def test_a_store_that_cannot_be_written_serves_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = zipped(tmp_path / "echo.mar", files())
+    first = opened(path)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "here")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert opened(path) == first
+    with pytest.raises(ArtifactError, match=r"other\.mar cannot be unpacked .*Read-only file system.*--store"):
+        opened(zipped(tmp_path / "other.mar", files(vocab__txt=b"x")))
 
 
 @pytest.mark.parametrize("file", ["zip.bin", "legacy.bin", "module.bin"])

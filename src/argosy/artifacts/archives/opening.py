@@ -31,7 +31,7 @@ from argosy.artifacts.archives.reading import top_directory, understood
 from argosy.artifacts.durable import disk_full_means, fsync_directory, require_space, write_durably
 from argosy.artifacts.manifest import FileRecord, model_digest, record_of
 from argosy.artifacts.safetensors import read_safetensors
-from argosy.core.errors import NotFound, SpecError
+from argosy.core.errors import ArtifactError, NotFound, SpecError
 from argosy.core.model_archive import ModelArchive
 
 T = TypeVar("T")
@@ -114,17 +114,22 @@ def refusal(path: Path, name: str, kind: ContentKind) -> SpecError:
 
 def unpack(path: Path, root: Path, *, on_bytes: OnBytes | None = None) -> Unpacked:
     """Unpack the archive below `root`, unless it lies there already. Raises: NotFound, ArtifactError, SpecError."""
-    for directory in ("files", "records", "seen", "partial"):
-        (root / directory).mkdir(parents=True, exist_ok=True)
     look = look_of(path)
     seen_path = root / "seen" / f"{hashlib.sha256(str(path.absolute()).encode()).hexdigest()}.json"
     seen = decoded(seen_path, SeenRecord)
     if seen is not None and seen.look == look and (known := _known(root, seen.digest)) is not None:
         return known
-    unpacked = _unpack_anew(path, root, on_bytes or _ignore)
-    write_durably(
-        seen_path, msgspec.json.encode(SeenRecord(path=str(path.absolute()), look=look, digest=unpacked.record.digest))
-    )
+    try:
+        for directory in ("files", "records", "seen", "partial"):
+            (root / directory).mkdir(parents=True, exist_ok=True)
+        unpacked = _unpack_anew(path, root, on_bytes or _ignore)
+        now_seen = SeenRecord(path=str(path.absolute()), look=look, digest=unpacked.record.digest)
+        write_durably(seen_path, msgspec.json.encode(now_seen))
+    except OSError as error:
+        raise ArtifactError(
+            f"{path.name} cannot be unpacked below {root} ({error.strerror}: {error.filename}): make both the archive "
+            "readable and the store writable, or choose another --store"
+        ) from error
     return unpacked
 
 

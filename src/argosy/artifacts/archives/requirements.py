@@ -16,12 +16,14 @@ from collections.abc import Collection
 
 from argosy.core.errors import SpecError
 
-# Source: PEP 508 names, extras, version specifiers, markers; pip's own --hash.
+# Source: PEP 508 names, extras, version specifiers, markers; pip's own --hash. No two parts can match the same text, so
+# that a hostile line costs no more than its length.
+_SPECIFIER = r"(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,80}"
 _PACKAGE = re.compile(
     r"[A-Za-z0-9]([A-Za-z0-9._-]{0,126}[A-Za-z0-9])?"
     r"(\s*\[[A-Za-z0-9._, -]{0,200}\])?"
-    r"\s*\(?(\s*(===|==|~=|!=|<=|>=|<|>)\s*[A-Za-z0-9.*+!_-]{1,80}\s*,?)*\)?"
-    r"\s*(;[^;@#\\]{1,300})?"
+    rf"(\s*{_SPECIFIER}(\s*,\s*{_SPECIFIER})*(\s*,)?)?"
+    r"(\s*;[A-Za-z0-9_ .'\"<>=!~(),-]{1,300})?"
 )
 _HASH = re.compile(r"\s--hash=(sha256|sha384|sha512):[0-9a-f]{64,128}(?=\s|$)")
 _WHEEL = re.compile(r"(\./)?[A-Za-z0-9][A-Za-z0-9._+-]{0,200}\.whl")
