@@ -22,6 +22,7 @@ from argosy.cli.torchserve_options import (
     LogConfig,
     MetricsSet,
     ModelStore,
+    MoreModels,
     NoConfigSnapshots,
     PluginsPath,
     ShowCauses,
@@ -83,6 +84,7 @@ def command(
         str | None,
         typer.Argument(help="A catalog name, a path, or hf:org/name, pypi:package, …", show_default=DEFAULT_MODEL),
     ] = None,
+    more_models: MoreModels = None,
     config: Config = None,
     served_model_name: Annotated[
         list[str] | None, typer.Option(help="Name(s) clients use; the first is the main one.", rich_help_panel=_SERVING)
@@ -202,6 +204,10 @@ def command(
 ) -> int:
     """Serve a model over the OpenAI API, with a chat page at /; or archives over TorchServe's APIs."""
     flags = dict(locals())
+    if more_models and not is_torchserve(flags):
+        raise SpecError(
+            f"one server serves one model, so {more_models[0]!r} is one too many: see `argosy serve --help`"
+        )
     if is_torchserve(flags):
         return int(resolve(_SERVER, "torchserve", "server")(*torchserve_spec(config, flags)))
     return int(resolve(_SERVER, "serve", "server")(serve_spec(config, without_torchserve(flags))))

@@ -31,6 +31,8 @@ TorchServe = Annotated[
 ModelStore = Annotated[
     Path | None, typer.Option(help="Serve TorchServe archives: the directory with them.", rich_help_panel=_PANEL)
 ]
+# `--models a.mar b.mar c.mar`: torchserve takes all words up to the next flag.
+MoreModels = Annotated[list[str] | None, typer.Argument(hidden=True)]
 LoadModels = Annotated[
     list[str] | None,
     typer.Option(
@@ -142,7 +144,7 @@ def is_torchserve(flags: Mapping[str, Any]) -> bool:
 
 def without_torchserve(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of a server of one model."""
-    ours = {*_OWN, *_WITHOUT_EFFECT, "no_config_snapshots", "foreground"}
+    ours = {*_OWN, *_WITHOUT_EFFECT, "no_config_snapshots", "foreground", "more_models"}
     return {name: value for name, value in flags.items() if name not in ours}
 
 
@@ -180,7 +182,8 @@ def torchserve_spec(config: Path | None, flags: dict[str, Any]) -> tuple[TorchSe
 
 
 def _load_models(flags: Mapping[str, Any]) -> list[str]:
-    """`--models a.mar b=b.mar` puts the second where a model stands; commas and repetition work as well."""
-    texts = [*(flags.get("load_models") or []), *([flags["model"]] if flags.get("model") else [])]
+    """`--models a.mar b=b.mar` puts all but the first where a model stands; commas and repetition work as well."""
+    positional = [flags["model"]] if flags.get("model") else []
+    texts = [*(flags.get("load_models") or []), *positional, *(flags.get("more_models") or [])]
     parts = [part.strip() for text in texts for part in text.split(",") if part.strip()]
     return ["all" if part.lower() == "all" else part for part in parts]

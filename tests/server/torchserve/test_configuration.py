@@ -162,8 +162,9 @@ def test_variables_of_ts_count_only_where_the_file_says_so() -> None:
 
 
 def test_a_second_archive_of_models_may_stand_alone() -> None:
-    """`torchserve --models a.mar b=b.mar` takes any number; the second comes to us as the model."""
-    assert spec_of("", load_models=["a.mar"], model="b=b.mar").load_models == ("a.mar", "b=b.mar")
+    """`torchserve --models a.mar b=b.mar c.mar` takes any number; all but the first come to us as models."""
+    spec = spec_of("", load_models=["a.mar"], model="b=b.mar", more_models=["c.mar"])
+    assert spec.load_models == ("a.mar", "b=b.mar", "c.mar")
 
 
 def test_an_archive_where_a_model_stands_is_told_the_way() -> None:
