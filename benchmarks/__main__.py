@@ -17,16 +17,11 @@ OWN = (
     "reconcile_scale",
     "store",
     "cache_hit",
+    "torchserve_batching",
 )
 RIVALS = (
-    "versus_llamacpp",
-    "versus_vllm",
-    "gateway_overhead",
-    "torchserve_calls",
-    "torchserve_echo",
-    "torchserve_t5",
-    "torchserve_start",
-    "torchserve_memory",
+    *("versus_llamacpp", "versus_vllm", "gateway_overhead"),
+    *("torchserve_calls", "torchserve_echo", "torchserve_t5", "torchserve_start", "torchserve_memory"),
 )
 LONG = ("tuning", "soak", "step_times", "prefix_affinity", "rolling", "chaos", "cloud_soak", "sim_vs_real", "autoscale")
 

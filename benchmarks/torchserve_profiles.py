@@ -70,7 +70,13 @@ def prepare(profile: str, folder: Path) -> Prepared:
 
 def argosy_flags(prepared: Prepared, compat: str) -> list[str]:
     """What ours is told beside the configuration: to tell causes as TorchServe does (not at all), and keys."""
-    flags = ["--no-show-causes", "--no-config-snapshots", "--store", str(prepared.home / "prepared")]
+    flags = [
+        "--no-show-causes",
+        "--no-config-snapshots",
+        "--allow-private-addresses",
+        "--store",
+        str(prepared.home / "prepared"),
+    ]
     if compat:
         flags += ["--compat", compat]
     if prepared.profile == LOCKED:

@@ -26,13 +26,18 @@ _LABEL = re.compile(r'([A-Za-z_]\w*)="')
 class Ours(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What we answer instead: members that are given take the place of the recorded ones.
 
-    A header that is null must lack, and one that is `any` may be what it likes.
+    A header that is null must lack, and one that is `any` may be what it likes. says_more: an error has the same code
+    and type, its message begins alike, and it may have more members. may_add, may_lack: members that a document may
+    have more, or not have.
     """
 
     status: int | None = None
     headers: dict[str, str | None] = {}
     body: Any = msgspec.UNSET
     match: str = ""
+    says_more: bool = False
+    may_add: tuple[str, ...] = ()
+    may_lack: tuple[str, ...] = ()
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -50,54 +55,87 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strict: bool = False
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """An expected answer, how closely (the call's own `match` if empty), and what its document may have more."""
+
+    answer: Answer
+    match: str = ""
+    may_add: frozenset[str] = frozenset()
+    may_lack: frozenset[str] = frozenset()
+    says_more: bool = False
+
+
 def load_differences(path: Path, *, is_strict: bool = False) -> list[Difference]:
     """The differences that are meant of a server, strict or not. Raises: msgspec.ValidationError."""
     meant = msgspec.convert(yaml.safe_load(path.read_text()), list[Difference])
     return [one for one in meant if not (is_strict and one.strict)]
 
 
-def expected(
-    case: str, recorded: Sequence[Sequence[Answer]], differences: Sequence[Difference]
-) -> list[list[tuple[Answer, str]]]:
-    """The recorded answers with our differences laid over them, each with its own `match` if that differs too."""
-    steps = [[(answer, "") for answer in answers] for answers in recorded]
+def expected(case: str, recorded: Sequence[Sequence[Answer]], differences: Sequence[Difference]) -> list[list[Wanted]]:
+    """The recorded answers with our differences laid over them."""
+    steps = [[Wanted(answer=answer) for answer in answers] for answers in recorded]
     for one in differences:
         if one.case not in (case, "*"):
             continue
         for number in one.steps or range(len(steps)):
             for place in [one.answer] if one.answer is not None else range(len(steps[number])):
-                steps[number][place] = _laid_over(*steps[number][place], one.ours)
+                steps[number][place] = _laid_over(steps[number][place], one.ours)
     return steps
 
 
-def _laid_over(answer: Answer, match: str, ours: Ours) -> tuple[Answer, str]:
+def _laid_over(wanted: Wanted, ours: Ours) -> Wanted:
+    answer, match = wanted.answer, wanted.match
     headers = {name: value for name, value in {**answer.headers, **ours.headers}.items() if value is not None}
     changes: dict[str, Any] = {"headers": headers}
     if ours.status is not None:
         changes["status"] = ours.status
     if ours.body is not msgspec.UNSET:
         changes |= {"body": ours.body, "is_json": isinstance(ours.body, dict | list), "pieces": ()}
-    return msgspec.structs.replace(answer, **changes), ours.match or match
+    return Wanted(
+        answer=msgspec.structs.replace(answer, **changes),
+        match=ours.match or match,
+        may_add=wanted.may_add | set(ours.may_add),
+        may_lack=wanted.may_lack | set(ours.may_lack),
+        says_more=wanted.says_more or ours.says_more,
+    )
 
 
-def faults(call: Call, wanted: Sequence[tuple[Answer, str]], got: Sequence[Answer]) -> list[str]:
+def faults(call: Call, wanted: Sequence[Wanted], got: Sequence[Answer]) -> list[str]:
     """What differs in one step, in words; empty if nothing."""
     if len(wanted) != len(got):
         return [f"{len(got)} answers instead of {len(wanted)}"]
     if call.times > 1:
         # Which of equal calls is refused is chance, and so is how many: what answers there are is not.
-        kinds = {msgspec.json.encode(_core(answer)): answer for answer, _ in wanted}
-        found = {msgspec.json.encode(_core(answer)): answer for answer in got}
-        is_same = found.keys() == kinds.keys()
-        return [] if is_same else [f"answers of the kinds {sorted(found)} instead of {sorted(kinds)}"]
+        kinds = {msgspec.json.encode(_core(one.answer)) for one in wanted}
+        found = {msgspec.json.encode(_core(answer)) for answer in got}
+        return [] if found == kinds else [f"answers of the kinds {sorted(found)} instead of {sorted(kinds)}"]
     found_faults: list[str] = []
-    for (answer, match), other in zip(wanted, got, strict=True):
-        found_faults += _faults_of_one(match or call.match, answer, other, is_filtered="name[]" in call.call)
+    for one, other in zip(wanted, got, strict=True):
+        kept = msgspec.structs.replace(other, body=_without(other.body, one.answer.body, one.may_add))
+        match = one.match or call.match
+        is_error = one.answer.status >= 400 and isinstance(one.answer.body, dict) and "message" in one.answer.body
+        if match == "exact" and one.says_more and is_error:
+            match = "error"
+        answer = msgspec.structs.replace(one.answer, body=_without(one.answer.body, other.body, one.may_lack))
+        found_faults += _faults_of_one(match, answer, kept, is_filtered="name[]" in call.call)
     return found_faults
 
 
+def _without(document: Any, like: Any, names: frozenset[str]) -> Any:
+    """The document without those of `names` that the other one lacks."""
+    if isinstance(document, dict) and isinstance(like, dict):
+        kept = {key: value for key, value in document.items() if key in like or key not in names}
+        return {key: _without(value, like.get(key), names) for key, value in kept.items()}
+    if isinstance(document, list) and isinstance(like, list) and len(document) == len(like):
+        return [_without(one, other, names) for one, other in zip(document, like, strict=True)]
+    return document
+
+
 def _core(answer: Answer) -> dict[str, Any]:
-    return {"status": answer.status, "body": answer.body}
+    body = answer.body
+    if answer.status >= 400 and isinstance(body, dict):
+        body = {key: body.get(key) for key in ("code", "type")}
+    return {"status": answer.status, "body": body}
 
 
 def _faults_of_one(match: str, wanted: Answer, got: Answer, *, is_filtered: bool) -> list[str]:
@@ -119,7 +157,18 @@ def _faults_of_one(match: str, wanted: Answer, got: Answer, *, is_filtered: bool
         return found + _family_faults(wanted.body, got.body, is_filtered=is_filtered)
     if match == "openapi":
         return found + _openapi_faults(wanted.body, got.body)
-    return found + list(_body_faults(wanted.body, got.body, "body", is_exact=match == "exact"))
+    if match == "error":
+        return found + _error_faults(wanted.body, got.body)
+    return found + _body_faults(wanted.body, got.body, "body", is_exact=match == "exact")
+
+
+def _error_faults(wanted: dict[str, Any], got: Any) -> list[str]:
+    if not isinstance(got, dict):
+        return [f"no error document: {str(got)[:200]!r}"]
+    kept = {key: got.get(key) for key in wanted}
+    if str(kept.get("message")).startswith(str(wanted["message"]).rstrip(".")):
+        kept["message"] = wanted["message"]
+    return _body_faults(wanted, kept, "body", is_exact=True)
 
 
 def _header(answer: Answer, name: str) -> str | None:
@@ -183,7 +232,7 @@ def digest(call: Call, answer: Answer) -> Answer:
         body = None
     elif call.match == "metrics" and isinstance(body, str):
         body = families(body)
-    elif call.match == "openapi" and isinstance(body, dict) and "openapi" in body:
+    elif call.match == "openapi" and isinstance(body, dict) and "paths" in body:
         paths = body.get("paths", {})
         operations = sorted(f"{method.upper()} {path}" for path, methods in paths.items() for method in methods)
         body = {"openapi": body["openapi"], "title": body.get("info", {}).get("title"), "operations": operations}
