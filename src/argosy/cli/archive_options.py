@@ -18,7 +18,7 @@ _ARCHIVES: Mapping[str, str] = {
     "ArchiveForm": "argosy.artifacts.archives.containers:ArchiveForm",
     "SUFFIXES": "argosy.artifacts.archives.creating:SUFFIXES",
     "Ingredients": "argosy.artifacts.archives.creating:Ingredients",
-    "PackageSources": "argosy.artifacts.archives.environments:PackageSources",
+    "PackageSources": "argosy.artifacts.archives.pip_process:PackageSources",
     "Preparation": "argosy.artifacts.archives.environments:Preparation",
     "collect_archives": "argosy.artifacts.archives.collecting:collect_archives",
     "convert_archive": "argosy.artifacts.archives.converting:convert_archive",

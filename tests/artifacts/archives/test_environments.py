@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import zipfile
 from pathlib import Path
 
@@ -12,15 +13,10 @@ from handmade import files, manifest, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from argosy.artifacts.archives.environments import (
-    PackageSources,
-    Preparation,
-    Prepared,
-    checked_lock,
-    find_environment,
-    lock_text,
-)
+from argosy.artifacts.archives.environments import Preparation, Prepared, find_environment
 from argosy.artifacts.archives.opening import open_archive
+from argosy.artifacts.archives.package_lock import checked_lock, lock_text
+from argosy.artifacts.archives.pip_process import PackageSources
 from argosy.artifacts.archives.reading import read_archive
 from argosy.artifacts.archives.requirements import environment_key, required_packages
 from argosy.core.errors import ArtifactError, DeadlineExceeded, SpecError
@@ -194,6 +190,21 @@ def test_nothing_asked_for_is_nothing_to_prepare(tmp_path: Path) -> None:
     path = archive_asking(tmp_path / "echo.mar", "# nothing\n")
     assert preparation(path, tmp_path).prepare() is None
     assert find_environment(path, "# nothing\n", (), tmp_path) is None
+
+
+def test_what_is_here_anyway_needs_no_preparing(tmp_path: Path) -> None:
+    here = importlib.metadata.version("msgspec")
+    for text in ("msgspec", f"msgspec == {here}", "Prometheus_Client\nmsgspec"):
+        assert find_environment(tmp_path / "echo.mar", text, (), tmp_path) is None
+    for text in (
+        "msgspec==0.0.1",
+        "msgspec[x]",
+        "argosy-test-gone",
+        "msgspec>=0.1",
+        f"msgspec=={here};python_version>'3'",
+    ):
+        with pytest.raises(SpecError, match=r"argosy archive prepare echo\.mar"):
+            find_environment(tmp_path / "echo.mar", f"msgspec\n{text}", (), tmp_path)
 
 
 def test_sources_are_arguments_of_pip() -> None:

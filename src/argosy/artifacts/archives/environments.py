@@ -17,54 +17,29 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import importlib.util
-import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 import venv
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from argosy.artifacts.archives.containers import members_of
+from argosy.artifacts.archives.package_lock import checked_lock, installed_version, lock_text
+from argosy.artifacts.archives.pip_process import PackageSources, has_own_pip, run_pip
 from argosy.artifacts.archives.reading import CheckedArchive, top_directory
-from argosy.artifacts.archives.requirements import environment_key, is_wheel, package_name, required_packages
-from argosy.core.errors import ArtifactError, DeadlineExceeded, SpecError
+from argosy.artifacts.archives.requirements import environment_key, is_wheel, required_packages
+from argosy.core.errors import ArtifactError, SpecError
 
 PACKAGES = "site-packages"
 LOCK = "requirements.lock"
 TIMEOUT_SECONDS = 3600.0
 _TOLD_LINES = 6
-
-
-class PackageSources(msgspec.Struct, frozen=True, kw_only=True):
-    """Where packages come from. Empty = what pip is configured to use.
-
-    is_offline: no index is asked. allows_building: source packages may be built, which runs their code.
-    """
-
-    index_url: str = ""
-    extra_index_urls: tuple[str, ...] = ()
-    find_links: tuple[str, ...] = ()
-    is_offline: bool = False
-    allows_building: bool = False
-
-    def arguments(self) -> list[str]:
-        """The same for pip."""
-        words = ["--index-url", self.index_url] if self.index_url else []
-        words += [word for url in self.extra_index_urls for word in ("--extra-index-url", url)]
-        words += [word for place in self.find_links for word in ("--find-links", place)]
-        words += ["--no-index"] if self.is_offline else []
-        return words if self.allows_building else [*words, "--only-binary", ":all:"]
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +61,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_environment(path: Path, requirements: str, files: Collection[str], environments: Path) -> Path | None:
-    """The directory with what the archive asks for, or None if it asks for nothing.
+    """The directory with what the archive asks for; None if it asks for nothing, or only for what is here anyway.
 
     Raises: SpecError for requirements that are refused, or naming the command that prepares them.
     """
@@ -94,13 +69,24 @@ def find_environment(path: Path, requirements: str, files: Collection[str], envi
     if not packages:
         return None
     directory = environments / environment_key(packages) / PACKAGES
-    if not directory.is_dir():
-        shown = ", ".join(packages[:3]) + (", …" if len(packages) > 3 else "")
-        raise SpecError(
-            f"{path.name} asks for packages ({shown}) and nothing is installed when a model is loaded: "
-            f"run `argosy archive prepare {path.name}` once, then load it again"
-        )
-    return directory
+    if directory.is_dir():
+        return directory
+    missing = [each for each in packages if not _is_here(each)]
+    if not missing:
+        return None
+    shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+    raise SpecError(
+        f"{path.name} asks for packages ({shown}) and nothing is installed when a model is loaded: "
+        f"run `argosy archive prepare {path.name}` once, then load it again"
+    )
+
+
+def _is_here(requirement: str) -> bool:
+    """Whether a plain name, or one with an exact version, is part of this installation. The rest is pip's to say."""
+    name, _, version = requirement.replace(" ", "").partition("==")
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or is_wheel(name):
+        return False
+    return (there := installed_version(name)) is not None and version in ("", there)
 
 
 class Preparation:
@@ -158,8 +144,7 @@ class Preparation:
         self._environments.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._environments, prefix=".prepare-") as directory:
             scratch = Path(directory)
-            has_pip = importlib.util.find_spec("pip") is not None
-            venv.EnvBuilder(symlinks=True, with_pip=not has_pip).create(scratch / "venv")
+            venv.EnvBuilder(symlinks=True, with_pip=not has_own_pip()).create(scratch / "venv")
             _site(scratch).joinpath("base.pth").write_text("\n".join(_our_packages()) + "\n")
             self._take_wheels(scratch)
             yield scratch
@@ -178,64 +163,23 @@ class Preparation:
     def _resolve(self, scratch: Path) -> str:
         requirements, report = scratch / "requirements.txt", scratch / "report.json"
         requirements.write_text("\n".join(self.packages) + "\n")
-        self._pip(scratch, "install", "--dry-run", "--report", str(report), "--requirement", str(requirements))
+        self._pip(scratch, "--dry-run", "--report", str(report), "--requirement", str(requirements))
         return lock_text(msgspec.json.decode(report.read_bytes()), self.packages)
 
-    def _install(self, scratch: Path, lock: str) -> None:
-        path = scratch / LOCK
-        path.write_text(lock)
-        if any(line and not line.startswith("#") for line in lock.splitlines()):
-            self._pip(scratch, "install", "--no-deps", "--require-hashes", "--requirement", str(path))
-
-    def _pip(self, scratch: Path, verb: str, *arguments: str) -> None:
-        python = scratch / "venv" / "bin" / "python"
-        of_ours = importlib.util.find_spec("pip") is not None
-        start = [sys.executable, "-m", "pip", "--python", str(python)] if of_ours else [str(python), "-m", "pip"]
-        quiet = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-        command = [*start, verb, *quiet, *self._sources.arguments(), *arguments]
-        lines, code = _run(command, scratch, self._deadline, self._on_line)
+    def _pip(self, scratch: Path, *arguments: str) -> None:
+        """Run pip for the environment in the making. Raises: ArtifactError with what it said; DeadlineExceeded."""
+        lines, code = run_pip(scratch, [*self._sources.arguments(), *arguments], self._deadline, self._on_line)
         if code:
             errors = [line for line in lines if line.startswith("ERROR:")] or lines
             said = " · ".join(errors[-_TOLD_LINES:])[:600]
             hint = "" if self._sources.allows_building else " (packages that must be built need --allow-build)"
             raise ArtifactError(f"the requirements of {self._archive.path.name} cannot be met{hint}: {said}")
 
-
-def _run(command: list[str], directory: Path, deadline: float, on_line: Callable[[str], None]) -> tuple[list[str], int]:
-    """Run to the end, or to the deadline. Returns the last lines and the exit code."""
-    child = subprocess.Popen(  # noqa: S603 - pip, with words we made
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd=directory,
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
-
-    def end() -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
-
-    alarm = threading.Timer(max(deadline - time.monotonic(), 0.0), end)
-    alarm.start()
-    lines: list[str] = []
-    try:
-        for line in child.stdout or ():
-            lines = [*lines[-200:], line.strip()]
-            on_line(line.rstrip())
-        code = child.wait()
-    finally:
-        alarm.cancel()
-        if child.poll() is None:
-            end()
-        child.wait()
-        if child.stdout is not None:
-            child.stdout.close()
-    if code == -signal.SIGKILL and time.monotonic() >= deadline:
-        raise DeadlineExceeded("pip took longer than it may: raise --timeout, or bring the packages nearer")
-    return lines, code
+    def _install(self, scratch: Path, lock: str) -> None:
+        path = scratch / LOCK
+        path.write_text(lock)
+        if any(line and not line.startswith("#") for line in lock.splitlines()):
+            self._pip(scratch, "--no-deps", "--require-hashes", "--requirement", str(path))
 
 
 def _site(scratch: Path) -> Path:
@@ -249,45 +193,12 @@ def _our_packages() -> list[str]:
     return [place for place in dict.fromkeys(places) if place and Path(place).is_dir()]
 
 
-def lock_text(report: Any, packages: tuple[str, ...]) -> str:
-    """The lock of a report of pip's: one package a line, by version and hash; what is there already as a comment."""
-    rows = []
-    for item in report["install"]:
-        about, came = item["metadata"], item["download_info"]
-        digest = came.get("archive_info", {}).get("hashes", {}).get("sha256")
-        if digest is None:
-            raise ArtifactError(f"pip gives no hash for {about['name']}: take it from an index or as a wheel")
-        file = Path(came["url"]).name
-        name = f"./{file}" if item.get("is_direct") else f"{about['name'].lower()}=={about['version']}"
-        rows.append(f"{name} --hash=sha256:{digest}")
-    installed = {package_name(row) for row in rows}
-    there = [name for each in packages if (name := package_name(each)) not in installed and not is_wheel(each)]
-    comments = [f"# {name} {version} is part of the installation" for name in there if (version := _version(name))]
-    return "\n".join([*sorted(comments), *sorted(rows)]) + "\n"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def checked_lock(text: str, files: Collection[str]) -> str:
-    """A lock somebody gives, normalised. Raises: SpecError unless every line has one version and a hash."""
-    lines = required_packages(text, "lock", files)
-    for line in lines:
-        if "--hash=" not in line or not (is_wheel(line.split()[0]) or re.match(r"[^\s;<>!~]+==[^\s*,]+\s", line)):
-            raise SpecError(f"lock: {line[:80]!r} must be `name==version --hash=sha256:…`: write it with --lock-only")
-    return "\n".join(lines) + "\n"
-
-
 def _publish(scratch: Path, home: Path, packages: tuple[str, ...], lock: str) -> None:
     """Move what was installed to its place; one that somebody else made meanwhile stays."""
     site = _site(scratch)
     (site / "base.pth").unlink()
     for left_over in ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"):
-        if importlib.util.find_spec("pip") is None:
+        if not has_own_pip():
             shutil.rmtree(site / left_over, ignore_errors=True)
     found = importlib.metadata.distributions(path=[str(site)])
     record = Environment(
