@@ -30,5 +30,6 @@ class ImageClassifier(VisionHandler):
     @timed
     def postprocess(self, data: Any) -> list[dict[str, Any]]:
         """For each image the likeliest classes and their probabilities."""
-        probabilities, classes = torch.topk(functional.softmax(data, dim=1), self.topk, dim=1)
+        count = min(self.topk, data.shape[1])
+        probabilities, classes = torch.topk(functional.softmax(data, dim=1), count, dim=1)
         return map_class_to_label(probabilities.tolist(), self.mapping, classes.tolist())
