@@ -229,6 +229,7 @@ async def test_models_cannot_be_changed_where_the_operator_says_so(server) -> No
         for method, path in (("POST", "/models?url=echo-2.mar"), ("DELETE", "/models/echo")):
             answer = await client.request(method, path)
             assert (answer.status_code, answer.json()["type"]) == (405, "MethodNotAllowedException")
+            assert "--enable-model-api" in answer.json()["message"]
         assert (await client.put("/models/echo?min_worker=1")).status_code == 202
         assert (await client.get("/models/echo")).status_code == 200
 

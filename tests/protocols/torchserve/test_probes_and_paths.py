@@ -46,6 +46,10 @@ async def test_a_server_that_is_not_ready_refuses_predictions_and_shows_its_mode
         assert (refused.status_code, refused.json()["type"]) == (503, "ServiceUnavailableException")
         assert (refused.json()["reason"], refused.headers["retry-after"]) == ("draining", "1")
         assert (await client.get("/models/echo")).status_code == 200
+        for method, path in (("POST", "/models?url=echo.mar"), ("PUT", "/models/echo"), ("DELETE", "/models/echo")):
+            changed = await client.request(method, path)
+            assert (changed.status_code, changed.json()["reason"]) == (503, "draining")
+        assert server.administration.registry.names() == ["echo"]
 
 
 @pytest.mark.parametrize(

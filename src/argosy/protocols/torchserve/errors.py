@@ -67,9 +67,10 @@ _TYPES_BY_STATUS = {
     405: "MethodNotAllowedException",
     501: "NotImplementedException",
 }
+METHOD_NOT_ALLOWED = "Requested method is not allowed, please refer to API document."
 _TEXTS_BY_STATUS = {
     404: "Requested resource is not found, please refer to API document.",
-    405: "Requested method is not allowed, please refer to API document.",
+    405: METHOD_NOT_ALLOWED,
 }
 _BAD_TOKEN = "Token Authorization failed. Token either incorrect, expired, or not provided correctly"
 _INTERNAL = (

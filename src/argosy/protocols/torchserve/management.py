@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -29,7 +28,7 @@ from argosy.core.errors import (
 )
 from argosy.protocols.torchserve.answers import StatusBody, json_answer, status_answer
 from argosy.protocols.torchserve.description import can_answer, described
-from argosy.protocols.torchserve.errors import Refusal
+from argosy.protocols.torchserve.errors import METHOD_NOT_ALLOWED, Refusal
 from argosy.protocols.torchserve.operations import (
     DESCRIBE_QUERY,
     HEALTH,
@@ -45,22 +44,25 @@ from argosy.protocols.torchserve.swagger import management_document
 from argosy.serving.predictions.administration import Administration
 from argosy.serving.predictions.failures import StartFailed
 from argosy.serving.predictions.requests import RegisterOptions, ScaleOptions
+from argosy.web.errors import NotReady
+from argosy.web.lifecycle import Lifecycle
 from argosy.web.operation import describes
 
 _MAX_PAGE = 100
 _SECONDS_PER_MS = 0.001
 _RUNTIMES = frozenset({"python", "python3", "lsp"})
 _UPDATING = "Processing worker updates..."
-_CALL_CANNOT = (
-    "Requested method is not allowed: this server takes no registration over HTTP; start it with --enable-model-api"
+_HOW_TO_ALLOW = (
+    " Models are not registered or unregistered over HTTP here: the operator can allow it with --enable-model-api."
 )
 
 
 class Management:
     """The routes, over the models of one server."""
 
-    def __init__(self, administration: Administration, settings: WireSettings) -> None:
+    def __init__(self, administration: Administration, lifecycle: Lifecycle, settings: WireSettings) -> None:
         self._administration = administration
+        self._lifecycle = lifecycle
         self._settings = settings
 
     def routes(self) -> list[Route]:
@@ -98,7 +100,8 @@ class Management:
     )
     async def register(self, request: Request) -> Response:
         """Load an archive. Raises: as `Administration.register`; Refusal where TorchServe has another status."""
-        self._require_changes()
+        self._require_allowed()
+        self._require_ready()
         parameters = await _register_parameters(request)
         options = _register_options(parameters)
         if not options.url:
@@ -130,7 +133,8 @@ class Management:
         operation("Run more or fewer workers", MANAGE, 400, 404, 500, 507, response=StatusBody, query=SCALE_QUERY)
     )
     async def scale(self, request: Request) -> Response:
-        """Run more or fewer workers. Raises: InvalidRequest; as `Administration.scale`."""
+        """Run more or fewer workers. Raises: InvalidRequest, NotReady; as `Administration.scale`."""
+        self._require_ready()
         query = Parameters(request.query_params)
         min_workers = query.whole("min_worker", 1, minimum=0) or 0
         max_workers = query.whole("max_worker", min_workers, minimum=0) or 0
@@ -169,8 +173,9 @@ class Management:
 
     @describes(operation("Unregister a version", MANAGE, 404, 405, 408, response=StatusBody))
     async def unregister(self, request: Request) -> Response:
-        """Drain a version and forget it. Raises: ModelNotFound, NotFound; Refusal."""
-        self._require_changes()
+        """Drain a version and forget it. Raises: ModelNotFound, NotFound, NotReady; Refusal."""
+        self._require_allowed()
+        self._require_ready()
         name, version = _named(request)
         try:
             await self._administration.unregister(name, version, self._settings.unregister_timeout_seconds)
@@ -184,7 +189,8 @@ class Management:
 
     @describes(operation("Make a version the default one", MANAGE, 404, response=StatusBody))
     async def set_default(self, request: Request) -> Response:
-        """Let routes without a version use this one. Raises: ModelNotFound; Refusal."""
+        """Let routes without a version use this one. Raises: ModelNotFound, NotReady; Refusal."""
+        self._require_ready()
         name, version = request.path_params["model"], request.path_params["version"]
         try:
             await self._administration.set_default(name, version)
@@ -225,9 +231,15 @@ class Management:
     def _warnings(self, parameters: Parameters) -> dict[str, str]:
         return {} if self._settings.is_strict else parameters.headers()
 
-    def _require_changes(self) -> None:
+    def _require_allowed(self) -> None:
         if not self._settings.may_change_models:
-            raise HTTPException(405, _CALL_CANNOT)
+            how = "" if self._settings.is_strict else _HOW_TO_ALLOW
+            raise Refusal(405, "MethodNotAllowedException", METHOD_NOT_ALLOWED + how)
+
+    def _require_ready(self) -> None:
+        """Models can be looked at in any phase of the server's life, and changed only while it serves."""
+        if not self._lifecycle.is_ready:
+            raise NotReady(self._lifecycle.reason, phase=self._lifecycle.phase.value)
 
 
 async def _register_parameters(request: Request) -> Parameters:

@@ -60,7 +60,7 @@ def routes_of(apis: frozenset[Api], parts: Parts) -> list[Route]:
     """Every route of a listener with these APIs, OpenAI's included."""
     routes: list[Route] = []
     last: list[Route] = []
-    management = Management(parts.administration, parts.settings)
+    management = Management(parts.administration, parts.lifecycle, parts.settings)
     if Api.INFERENCE in apis:
         predictions = Predictions(parts.administration, parts.settings)
         models = parts.models
