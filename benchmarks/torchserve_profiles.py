@@ -77,8 +77,7 @@ def argosy_flags(prepared: Prepared, compat: str) -> list[str]:
         "--store",
         str(prepared.home / "prepared"),
     ]
-    if compat:
-        flags += ["--compat", compat]
+    flags += ["--compat", compat]
     if prepared.profile == LOCKED:
         flags += ["--api-keys-file", str(_make_keys(prepared.home)), "--no-enable-model-api"]
     return flags
@@ -97,7 +96,7 @@ def _make_keys(home: Path) -> Path:
 
 
 @contextlib.contextmanager
-def served(profile: str, folder: Path, *, torchserve: Path | None, compat: str = "") -> Iterator[Ports]:
+def served(profile: str, folder: Path, *, torchserve: Path | None, compat: str = "right") -> Iterator[Ports]:
     """A server of a profile with its models loaded, while the block runs: TorchServe if it is given, else ours."""
     prepared = prepare(profile, folder)
     port = prepared.numbers["metrics"]  # /ping may want a key

@@ -43,8 +43,8 @@ class Ours(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A place where we mean to differ, and why.
 
-    case: `*` for all. steps: counted from 0, all if empty. answer: of calls made at once, which. strict:
-    `compat: strict` undoes it.
+    case: `*` for all. steps: counted from 0, all if empty. answer: of calls made at once, which. compat: `right` or
+    `strict` if only a server told so differs in this way; both if empty.
     """
 
     case: str
@@ -52,7 +52,7 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ours: Ours
     steps: tuple[int, ...] = ()
     answer: int | None = None
-    strict: bool = False
+    compat: str = ""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +65,10 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     says_more: bool = False
 
 
-def load_differences(path: Path, *, is_strict: bool = False) -> list[Difference]:
-    """The differences that are meant of a server, strict or not. Raises: msgspec.ValidationError."""
+def load_differences(path: Path, compat: str) -> list[Difference]:
+    """The differences that are meant of a server that was told `compat`. Raises: msgspec.ValidationError."""
     meant = msgspec.convert(yaml.safe_load(path.read_text()), list[Difference])
-    return [one for one in meant if not (is_strict and one.strict)]
+    return [one for one in meant if one.compat in ("", compat)]
 
 
 def expected(case: str, recorded: Sequence[Sequence[Answer]], differences: Sequence[Difference]) -> list[list[Wanted]]:
@@ -85,10 +85,14 @@ def expected(case: str, recorded: Sequence[Sequence[Answer]], differences: Seque
 
 def _laid_over(wanted: Wanted, ours: Ours) -> Wanted:
     answer, match = wanted.answer, wanted.match
-    headers = {name: value for name, value in {**answer.headers, **ours.headers}.items() if value is not None}
-    changes: dict[str, Any] = {"headers": headers}
+    headers: dict[str, str | None] = {**answer.headers}
+    changes: dict[str, Any] = {}
     if ours.status is not None:
         changes["status"] = ours.status
+        if headers.get("connection") != "any":
+            headers["connection"] = "close" if ours.status >= 400 else "keep-alive"
+    headers |= ours.headers
+    changes["headers"] = {name: value for name, value in headers.items() if value is not None}
     if ours.body is not msgspec.UNSET:
         changes |= {"body": ours.body, "is_json": isinstance(ours.body, dict | list), "pieces": ()}
     return Wanted(
