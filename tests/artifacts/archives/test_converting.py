@@ -60,6 +60,16 @@ def test_d04_every_tensor_comes_out_as_pytorch_sees_it(tmp_path: Path, file: str
     }
 
 
+def test_d04_a_zip_that_python_made_is_read_as_well(tmp_path: Path) -> None:
+    """Its names carry no mark of UTF-8, which makes `zipfile` look for another codec."""
+    with zipfile.ZipFile(TORCH / "zip.bin") as source, zipfile.ZipFile(tmp_path / "again.bin", "w") as again:
+        for info in source.infolist():
+            again.writestr(info.filename, source.read(info))
+    run_child(TORCH / "zip.bin", tmp_path / "one.safetensors")
+    assert run_child(tmp_path / "again.bin", tmp_path / "two.safetensors").error == ""
+    assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+
+
 def test_d04_an_archive_is_written_again_with_safetensors(tmp_path: Path) -> None:
     contents = files(pytorch_model__bin=(TORCH / "checkpoint.bin").read_bytes(), vocab__txt=b"words")
     contents["MAR-INF/MANIFEST.json"] = manifest(serializedFile="pytorch_model.bin")

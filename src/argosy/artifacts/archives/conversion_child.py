@@ -7,6 +7,7 @@ the fault in it that nobody has found. One line of JSON on stdout says what beca
 
 from __future__ import annotations
 
+import codecs
 import ctypes
 import json
 import mmap
@@ -58,6 +59,7 @@ _FORBIDDEN = (
 def main(arguments: list[str]) -> int:
     """Convert; the exit code is 0 if the target was written."""
     source, target = Path(arguments[0]), Path(arguments[1])
+    codecs.lookup("cp437")  # names in a zip may be in it, and afterwards nothing can be imported
     try:
         _confine(source, target)
         answer = _convert(source, target)

@@ -77,7 +77,7 @@ def find_environment(path: Path, requirements: str, files: Collection[str], envi
     shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
     raise SpecError(
         f"{path.name} asks for packages ({shown}) and nothing is installed when a model is loaded: "
-        f"run `argosy archive prepare {path.name}` once, then load it again"
+        f"run `argosy archive prepare {path.name}` once, with the --store of the server, then load it again"
     )
 
 
