@@ -128,6 +128,8 @@ def test_declared_metrics_of_handlers_are_shown_as_declared() -> None:
     assert samples(meters, "Size") == {"": 2}
     assert samples(meters, "Time_count") == {"": 1}
     assert "# HELP Words Torchserve prometheus counter metric with unit: count\n" in meters.metrics.expose().decode()
+    declared = only(meters_of(declared=rows).metrics.expose(), ["Size", "Words", "Time"])
+    assert declared.count(b"# TYPE") == len(declared.splitlines()) / 2 == 3
     assert "Undeclared" not in meters.metrics.expose().decode()
 
 

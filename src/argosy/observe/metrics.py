@@ -102,6 +102,7 @@ class Metrics:
         self._counters: _Cells[Counter] = {}
         self._gauges: _Cells[Gauge] = {}
         self._histograms: _Cells[Histogram] = {}
+        self._declared: set[str] = set()
         self._hooks: list[Callable[[], None]] = []
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -122,10 +123,11 @@ class Metrics:
         return self._cell(self._histograms, name, labels, lambda: Histogram(self._table[name].buckets))
 
     def declare(self, metric: Metric) -> None:
-        """Add a row that only a running server knows of. Raises: ValueError if the name is taken."""
+        """Add a row that only a running server knows of; it is shown from now on. Raises: ValueError if it is taken."""
         if metric.name in self._table:
             raise ValueError(f"the metric {metric.name} exists already")
         self._table[metric.name] = metric
+        self._declared.add(metric.name)
 
     def counters(self, name: str) -> Mapping[tuple[str, ...], Counter]:
         """The counters of this name there are now, by their label values."""
@@ -161,12 +163,15 @@ class Metrics:
                 yield _value_family(CounterMetricFamily(metric.name, metric.help, labels=metric.labels), counters)
             elif gauges := self._gauges.get(metric.name):
                 yield _value_family(GaugeMetricFamily(metric.name, metric.help, labels=metric.labels), gauges)
+            elif metric.name in self._declared and not metric.is_bare:
+                yield Family(metric.name, metric.help, metric.kind.value)
 
     def _bare_text(self) -> bytes:
         """Counters whose names do not end in `_total`, which prometheus-client cannot write."""
         lines: list[str] = []
         for metric in self._table.values():
-            if metric.is_bare and (cells := self._counters.get(metric.name)):
+            cells = self._counters.get(metric.name, {})
+            if metric.is_bare and (cells or metric.name in self._declared):
                 lines.append(f"# HELP {metric.name} {metric.help}\n# TYPE {metric.name} counter\n")
                 for values, cell in cells.items():
                     labels = ",".join(

@@ -260,6 +260,9 @@ def only(text: bytes, names: Iterable[str]) -> bytes:
     for line in text.splitlines(keepends=True):
         if line.startswith(b"#"):
             comments = [*comments, line] if line.startswith(b"# TYPE") else [line]
+            if line.startswith(b"# TYPE") and line.split(b" ")[2] in wanted:
+                kept += comments
+                comments = []
         elif re.split(rb"[{ ]", line, maxsplit=1)[0] in wanted:
             kept += [*comments, line]
             comments = []
