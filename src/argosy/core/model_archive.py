@@ -72,7 +72,8 @@ class VersionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     min_workers: worker processes that shall run. max_workers: the ceiling for it.
     batch_size: requests one call of the handler may get. max_batch_delay_seconds: how long the first waits for more.
     is_tuned: batch size and delay are lowered where batching measurably does not pay.
-    response_timeout_seconds: longest call of a handler. startup_timeout_seconds: longest start of a worker.
+    response_timeout_seconds: longest silence of a handler's call, from its begin or its last piece.
+    startup_timeout_seconds: longest start of a worker.
     retry_timeout_seconds: how long a model that lost workers still counts as healthy.
     client_timeout_seconds: longest wait of a request from arrival to answer; None = none.
     use_job_ticket: refuse a request at once if no worker is idle.

@@ -86,11 +86,14 @@ class Crew:
 
     def wait_seconds(self) -> float | None:
         """How long until a worker works, or tries to start: 0 mostly; None = there is none, and none shall be."""
+        soonest: float | None = None
+        for worker in self._workers:  # on the way of every request: the first one mostly decides
+            if worker.retry_at is None:
+                return 0.0
+            soonest = worker.retry_at if soonest is None else min(soonest, worker.retry_at)
         if len(self._staying()) < self.target:
             return 0.0
-        now = self._workplace.clock()
-        waits = [0.0 if worker.retry_at is None else max(worker.retry_at - now, 0.0) for worker in self._workers]
-        return min(waits, default=None) if self.target or self._workers else None
+        return None if soonest is None else max(soonest - self._workplace.clock(), 0.0)
 
     def trouble(self) -> str:
         """Why those that failed have failed, in a line."""
