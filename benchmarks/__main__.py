@@ -21,7 +21,7 @@ OWN = (
 )
 RIVALS = (
     *("versus_llamacpp", "versus_vllm", "gateway_overhead"),
-    *("torchserve_calls", "torchserve_echo", "torchserve_t5", "torchserve_start", "torchserve_memory"),
+    *("seq2seq", "torchserve_calls", "torchserve_echo", "torchserve_t5", "torchserve_start", "torchserve_memory"),
 )
 LONG = ("tuning", "soak", "step_times", "prefix_affinity", "rolling", "chaos", "cloud_soak", "sim_vs_real", "autoscale")
 
