@@ -1,12 +1,13 @@
-"""A worker's socket on the event loop: commands out, events in, a bounded number of them.
+"""A worker's socket on the event loop: commands out, events in.
 
-While nobody takes the events the socket is not read, so a handler that streams waits for its readers.
+A command is written at once if the worker waits for it; those that follow while it works are written together, once a
+turn of the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
@@ -14,58 +15,54 @@ import msgspec
 from argosy.core.errors import EngineError
 from argosy.handlers.worker.messages import EVENTS, Command, Event, FrameBuffer, Pong, frame
 
-_MAX_WAITING_EVENTS = 64
-
 
 class Channel(asyncio.Protocol):
-    """The server's end. num_unanswered_pings: how many were sent since anything last came back.
+    """The server's end. on_event: each event but pongs. on_lost: once, when the worker closed its end or we did.
 
-    fault: what the worker sent wrongly, "" = nothing; the connection is then closed.
+    num_unanswered_pings: how many were sent since anything last came back. fault: what the worker sent wrongly, "" =
+    nothing; the connection is then closed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_event: Callable[[Event], None], on_lost: Callable[[], None]) -> None:
         self.num_unanswered_pings = 0
         self.fault = ""
+        self._on_event = on_event
+        self._on_lost = on_lost
         self._buffer = FrameBuffer()
-        self._events: deque[Event] = deque()
-        self._waiter: asyncio.Future[None] | None = None
+        self._unwritten: list[bytes] = []
         self._transport: asyncio.Transport | None = None
-        self._is_paused = False
         self._is_lost = False
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether the worker closed its end, which it does only by ending."""
-        return self._is_lost
+    def send(self, command: Command, *, is_urgent: bool = True) -> None:
+        """Write the command, now or with others. After the worker's end it goes nowhere.
 
-    def send(self, command: Command) -> None:
-        """Write the command. After the worker's end it goes nowhere. Raises: EngineError if it is too long."""
+        Raises: EngineError if it is too long.
+        """
         body = frame(command)
-        if self._transport is not None and not self._transport.is_closing():
+        if self._transport is None or self._is_lost:
+            return
+        if is_urgent and not self._unwritten:
             self._transport.write(body)
+            return
+        if not self._unwritten:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unwritten.append(body)
 
-    async def take(self) -> Event | None:
-        """The next event; None once the worker is gone and everything it sent was taken. One taker at a time."""
-        while not self._events:
-            if self._is_lost:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        event = self._events.popleft()
-        if self._is_paused and not self._events and self._transport is not None:
-            self._is_paused = False
+    def pause(self) -> None:
+        """Read no further for now: the worker waits once the socket is full."""
+        if self._transport is not None and not self._is_lost:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None and not self._is_lost:
             self._transport.resume_reading()
-        return event
 
     def close(self) -> None:
         """Close our end: an idle worker then leaves. Idempotent."""
         if self._transport is not None:
             self._transport.abort()
-        self._is_lost = True
-        self._wake()
+        self._lose()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is open."""
@@ -74,29 +71,27 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the worker."""
+        self.num_unanswered_pings = 0
         try:
             for body in self._buffer.push(data):
-                self._note(EVENTS.decode(body))
+                event: Event = EVENTS.decode(body)
+                if not isinstance(event, Pong):
+                    self._on_event(event)
         except (EngineError, msgspec.DecodeError) as exc:
             self.fault = f"it sent what is no message: {exc}"
             self.close()
-            return
-        if len(self._events) > _MAX_WAITING_EVENTS and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The worker is gone."""
         del exc
-        self._is_lost = True
-        self._wake()
+        self._lose()
 
-    def _note(self, event: Event) -> None:
-        self.num_unanswered_pings = 0
-        if not isinstance(event, Pong):
-            self._events.append(event)
-            self._wake()
+    def _flush(self) -> None:
+        if self._transport is not None and not self._is_lost:
+            self._transport.write(b"".join(self._unwritten))
+        self._unwritten.clear()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _lose(self) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self._on_lost()

@@ -80,6 +80,9 @@ class NurseryProcess:
             body, descriptors = b"", []
         if not body:
             self._lost()
+            # It closes its end only by ending: this waits for no more than that.
+            self._process.kill()
+            self._process.wait()
             return
         event = NURSERY_EVENTS.decode(body)
         if isinstance(event, Exited):

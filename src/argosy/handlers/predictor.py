@@ -22,7 +22,6 @@ from argosy.core.errors import EngineError, HandlerError, NotBegun, OutOfResourc
 from argosy.core.model_archive import ModelArchive, VersionSettings
 from argosy.core.prediction import HandlerMetric, Prediction, PredictRequest, WorkerFacts
 from argosy.handlers.answers import check_answer
-from argosy.handlers.channel import Channel
 from argosy.handlers.conversation import Conversation
 from argosy.handlers.instructions import load_command
 from argosy.handlers.nursery import Nursery
@@ -47,8 +46,7 @@ class WorkerPredictor:
         self._settings = settings
         self._seat = seat
         self._nursery = nursery
-        self._channel = Channel()
-        self._conversation = Conversation(self._channel, self._end, self._death)
+        self._conversation = Conversation(self._end, self._death)
         self._is_ready = False
         self._process: WorkerProcess | None = None
         self._output: asyncio.BaseTransport | None = None
@@ -87,24 +85,33 @@ class WorkerPredictor:
     async def predict(self, batch: Sequence[PredictRequest]) -> AsyncGenerator[Prediction]:
         """See Predictor. A call that is given up may end by itself within a second; then its worker is ended."""
         self._check_usable()
-        requests, seconds = tuple(batch), self._settings.response_timeout_seconds
-        call = self._conversation.open(lambda number: Predict(number, requests))
-        async with self._conversation.turn(call, seconds):
-            while not call.is_over:
-                event = self._noted(await self._conversation.next(call, seconds))
+        requests = tuple(batch)
+        call = self._conversation.open(
+            lambda number: Predict(number, requests), self._settings.response_timeout_seconds
+        )
+        try:
+            while True:
+                event = self._noted(await self._conversation.take(call))
                 if not isinstance(event, Answer):
                     raise self._error_of(event)
                 check_answer(event, len(requests))
                 for prediction in event.predictions:
                     yield prediction
+                if event.is_end:
+                    return
+        finally:
+            if not call.is_over or call.events:
+                await self._conversation.give_up(call)
 
     async def describe(self) -> Any:
         """See Predictor."""
         self._check_usable()
-        seconds = self._settings.response_timeout_seconds
-        call = self._conversation.open(Describe)
-        async with self._conversation.turn(call, seconds):
-            event = self._noted(await self._conversation.next(call, seconds))
+        call = self._conversation.open(Describe, self._settings.response_timeout_seconds)
+        try:
+            event = self._noted(await self._conversation.take(call))
+        finally:
+            if not call.is_over or call.events:
+                await self._conversation.give_up(call)
         if isinstance(event, Described):
             return event.value
         raise self._error_of(event)
@@ -130,7 +137,7 @@ class WorkerPredictor:
         self._note_ending("it was closed")
         if self._watch is not None:
             self._watch.cancel()
-        self._channel.close()
+        self._conversation.close()
         process = self._process
         if process is not None and not process.has_ended:
             if not self._conversation.is_idle or not self._is_ready:
@@ -166,15 +173,13 @@ class WorkerPredictor:
         self._output, _ = await loop.connect_read_pipe(
             lambda: OutputLines(labels, time.monotonic), os.fdopen(started.output, "rb", buffering=0)
         )
-        await loop.create_unix_connection(lambda: self._channel, sock=started.connection)
+        await loop.create_unix_connection(lambda: self._conversation.channel, sock=started.connection)
         self._process.on_exit = self._process_ended
         if self._process.has_ended:
             self._process_ended()
-        self._channel.send(load_command(self._archive, self._settings, self._seat, self._nursery.options))
-        event = await self._channel.take()
-        if event is None:
-            raise await self._death()
-        self._noted(event)
+        load = load_command(self._archive, self._settings, self._seat, self._nursery.options)
+        call = self._conversation.open(lambda number: load, self._settings.startup_timeout_seconds)
+        event = self._noted(await self._conversation.take(call))
         if not isinstance(event, Ready):
             raise self._error_of(event)
         self._is_ready = True
@@ -219,7 +224,7 @@ class WorkerPredictor:
         return WorkerDied(f"the worker of {self._label} ended: {self._ending or _in_words(code)}")
 
     def _process_ended(self) -> None:
-        self._note_ending(self._channel.fault or "")
+        self._note_ending(self._conversation.channel.fault or "")
         self._has_ended.set()
         # What it sent before its end is still in the socket; the socket's own end tells the taker.
 
@@ -244,11 +249,12 @@ class WorkerPredictor:
             return
         self._was_stopped = stopped
         if self._conversation.is_idle:
-            if self._channel.num_unanswered_pings >= _MAX_UNANSWERED_PINGS:
+            channel = self._conversation.channel
+            if channel.num_unanswered_pings >= _MAX_UNANSWERED_PINGS:
                 self._end("its process does not answer")
                 return
-            self._channel.num_unanswered_pings += 1
-            self._channel.send(Ping())
+            channel.num_unanswered_pings += 1
+            channel.send(Ping())
         self._watch = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
 
 

@@ -53,10 +53,12 @@ def check_allowed(path: Path, allowed: frozenset[str]) -> WeightsKind:
     if kind is WeightsKind.UNKNOWN:
         raise SpecError(f"{path.name} is neither safetensors nor another form of weights that can be loaded")
     if kind in (WeightsKind.PICKLE, WeightsKind.TORCHSCRIPT) and kind.value not in allowed:
-        what = "pickled weights, which can run code" if kind is WeightsKind.PICKLE else "TorchScript, which is code"
+        remedy = "convert the archive with `argosy archive convert X.mar -o Y.mar`"
+        if kind is WeightsKind.PICKLE:
+            raise SpecError(f"{path.name} holds pickled weights, which can run any code when they are read: {remedy}")
         raise SpecError(
-            f"{path.name} holds {what}: convert the archive with `argosy archive convert X.mar -o Y.mar`, "
-            f"or start the server with --allow-content {kind.value}"
+            f"{path.name} holds TorchScript, which is code: {remedy}, "
+            "or start the server with --allow-content torchscript"
         )
     return kind
 

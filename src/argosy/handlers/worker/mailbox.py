@@ -1,17 +1,20 @@
 """A worker's end of its socket: commands in, in order; events out, blocking while the server is behind.
 
 Before a command is handed out everything that has arrived is looked at, so that a call that was dropped in the meantime
-is not begun.
+is not begun. While further calls wait, the answers of short ones are sent together: a write wakes the server each time.
 """
 
 from __future__ import annotations
 
 import socket
+import time
 from collections import deque
 
 from argosy.handlers.worker.messages import COMMANDS, Command, Describe, Drop, Event, FrameBuffer, Predict, frame
 
 _RECEIVE_BYTES = 2**18
+# Answers are kept for others so long at most, and only while calls have lately been shorter than this.
+MAX_HELD_SECONDS = 0.0005
 
 
 class Mailbox:
@@ -22,13 +25,17 @@ class Mailbox:
         self._buffer = FrameBuffer()
         self._commands: deque[Command] = deque()
         self._dropped: set[int] = set()
+        self._held = bytearray()
+        self._held_since = 0.0
+        self._long_call_seconds = 0.0
 
     def take(self) -> Command:
         """The next command; waits for it. A Drop is the call it names, not to be begun. Raises: EOFError, OSError."""
-        while not self._commands:
-            self._receive(0)
         while self._receive(socket.MSG_DONTWAIT):
             pass
+        while not self._commands:
+            self.flush()
+            self._receive(0)
         command = self._commands.popleft()
         if isinstance(command, Predict | Describe) and command.number in self._dropped:
             self._dropped.discard(command.number)
@@ -36,8 +43,29 @@ class Mailbox:
         return command
 
     def send(self, event: Event) -> None:
-        """Raises: OSError when the server is gone, EngineError if the event is too long."""
-        self._connection.sendall(frame(event))
+        """Send it now. Raises: OSError when the server is gone, EngineError if the event is too long."""
+        self._held += frame(event)
+        self.flush()
+
+    def send_soon(self, event: Event, call_seconds: float) -> None:
+        """Send it now, or with the next one's if that comes soon. Raises: as send.
+
+        call_seconds: how long its call took.
+        """
+        now = time.monotonic()
+        if not self._held:
+            self._held_since = now
+        self._held += frame(event)
+        # One long call is remembered: what comes after it may be long, too.
+        self._long_call_seconds = max(call_seconds, self._long_call_seconds * 0.99)
+        if not self._commands or now - self._held_since + self._long_call_seconds > MAX_HELD_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was kept. Raises: OSError when the server is gone."""
+        if self._held:
+            held, self._held = self._held, bytearray()
+            self._connection.sendall(held)
 
     def _receive(self, flags: int) -> bool:
         """Take in what has arrived; whether there was anything. Raises: EOFError when the server is gone."""

@@ -65,9 +65,11 @@ class Worker:
                 raise TypeError(f"a loaded worker takes no {type(command).__name__}")
 
     def _answer(self, batch: tuple[PredictRequest, ...]) -> None:
+        started = time.monotonic()
         event: Event = self._calls.answer(batch)
-        self._mailbox.send(event)
+        self._mailbox.send_soon(event, time.monotonic() - started)
         if isinstance(event, Failed) and event.kind == "memory":
+            self._mailbox.flush()
             # What is left of the heap is nothing to go on with: a new worker takes this one's place.
             raise SystemExit(1)
 
