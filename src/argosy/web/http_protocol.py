@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.events import TimerHandle
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -28,6 +28,7 @@ from uvicorn.server import ServerState
 
 from argosy.core.web_spec import LimitsSpec
 from argosy.observe.metrics import Metrics
+from argosy.web.quick_send import QuickSend
 
 _MAX_HEADERS = 100
 _MAX_PIPELINED = 64  # Each costs a few kilobytes, and a packet of 64 KiB can hold thousands.
@@ -59,49 +60,6 @@ class GuardedState(ServerState):
         self.stalled = metrics.counter("argosy_client_disconnects", "stalled")
         # Connections that owe us a whole request, the one that has for longest first.
         self.waiting: dict[GuardedProtocol, None] = {}
-
-
-class QuickSend:
-    """uvicorn's `send`, with a shorter way for a piece of a stream to a client that keeps up.
-
-    Each token of each stream comes through here, and the way through uvicorn's coroutine costs as much as making it.
-    """
-
-    __slots__ = ("_cycle", "_flow", "_send", "_write")
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-        self._flow = cycle.flow
-        self._write = cycle.transport.write
-        self._send = cycle.send
-
-    def send(self, message: Any) -> Awaitable[None]:
-        """An ASGI `send`: to be awaited at once."""
-        cycle = self._cycle
-        if (
-            message.get("more_body")
-            and message["type"] == "http.response.body"
-            and cycle.chunked_encoding
-            and not (cycle.response_complete or cycle.disconnected or self._flow.write_paused)
-            and cycle.scope["method"] != "HEAD"
-        ):
-            if body := message.get("body"):
-                self._write(b"%x\r\n%b\r\n" % (len(body), body))
-            return _SENT
-        return self._send(message)
-
-
-class _Sent:
-    """An awaitable that is over already."""
-
-    __slots__ = ()
-
-    def __await__(self) -> Generator[None, None, None]:
-        return _NOTHING
-
-
-_NOTHING: Generator[None, None, None] = (None for _ in ())
-_SENT = _Sent()
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -164,8 +122,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Bound the number and the size of headers, however they are cut into packets."""
         super().on_header(name, value)
-        size = sum(len(key) + len(text) for key, text in self.headers[-1:])
-        self._parsed_bytes += size
+        self._parsed_bytes += len(name) + len(value)
         if len(self.headers) > _MAX_HEADERS or self._parsed_bytes > self._limits.max_header_bytes:
             self._rejection = 431
             raise httptools.HttpParserInvalidMethodError("too many or too large headers")
