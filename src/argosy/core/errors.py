@@ -16,7 +16,7 @@
     │   ├─ EngineDead             503   the replica must be replaced
     │   ├─ HandlerError           503   an archive's handler failed, or asked for this status itself
     │   ├─ WorkerDied             500   the worker that had the request ended; another one takes its place
-    │   │   └─ NotBegun                 it had not looked at the request yet: the next worker gets it, no client hears it
+    │   │   └─ NotBegun                 it had not begun the request: the next worker gets it, no client hears of it
     │   └─ OutOfResources         507   the request needs more memory than a worker may take
     ├─ ArtifactError              502   fetch or verify failed; .retryable tells which
     ├─ ReplicaError               502   the replica that had the request failed; it was not, or could not be, retried

@@ -126,6 +126,14 @@ def test_a_synchronous_start_that_fails_unregisters_again(error: EngineError) ->
                 await administration.register(register("m@1.mar"))
             assert failed.value.status == error.status
             assert administration.list().models == ()
+            office.stage.start_errors = []
+            await administration.register(register("m@2.mar"))
+            office.stage.start_errors = [error] * 9
+            with pytest.raises(EngineError, match=error.message):
+                await administration.register(register("m@1.mar", is_default=True))
+            assert administration.registry.default("m") == "2"
+            with pytest.raises(InvalidRequest, match="cannot be a model's name"):
+                await administration.register(register("m@3.mar", model_name="a/b"))
 
     run_virtually(story())
 

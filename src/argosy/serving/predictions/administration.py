@@ -35,7 +35,8 @@ ALL_VERSIONS = "all"
 _FIRST_SEAT = 9000
 _MAX_PAGE = 100
 _MAX_WORKERS = 1024
-_CLOSE_SECONDS = 30.0
+_MAX_NAME_CHARACTERS = 128
+_GRACE_SECONDS = 30.0  # beyond the startup timeout, for a synchronous registration: workers start beside each other
 
 
 class OpenedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,12 +101,12 @@ class Administration:
         opened = await self._wiring.open_model(options)
         version = self._make_version(options, opened)
         self.registry.add(version)
-        if options.is_default:
-            self.registry.set_default(version.name, version.version)
         self._running.add(version)
         self._group.create_task(self._live(version), name=f"version {version.name}/{version.version}")
         await self._wiring.on_change()
         is_complete = await self._started(version, options)
+        if options.is_default:
+            await self.set_default(version.name, version.version)
         return Registered(
             name=version.name,
             version=version.version,
@@ -193,9 +194,9 @@ class Administration:
         if not options.is_synchronous or not version.settings.min_workers:
             return version.settings.min_workers == 0
         try:
-            return await version.wait_scaled(version.settings.startup_timeout_seconds + _CLOSE_SECONDS)
+            return await version.wait_scaled(version.settings.startup_timeout_seconds + _GRACE_SECONDS)
         except ArgosyError as error:
-            self.registry.remove(version)
+            self.registry.take_back(version)
             await version.close()
             await self._wiring.on_change()
             if not isinstance(error, EngineError) or isinstance(error, OutOfResources):
@@ -206,6 +207,7 @@ class Administration:
         archive = _archive_as_asked(opened.archive, options)
         settings = _settings_as_asked(opened.settings, options)
         name = options.model_name or archive.manifest.model.model_name or name_of_file(archive.url)
+        _check_name(name)
         return PredictionVersion(
             Birth(
                 name=name,
@@ -250,6 +252,15 @@ def _settings_as_asked(settings: VersionSettings, options: RegisterOptions) -> V
     merged = msgspec.structs.replace(settings, **asked)
     _check_scale(merged.min_workers, max(merged.max_workers, merged.min_workers))
     return merged
+
+
+def _check_name(name: str) -> None:
+    if len(name) > _MAX_NAME_CHARACTERS or not name.isprintable() or "/" in name:
+        raise InvalidRequest(
+            f"{name[:_MAX_NAME_CHARACTERS]!r} cannot be a model's name: at most {_MAX_NAME_CHARACTERS} printable "
+            "characters, no slash",
+            param="model_name",
+        )
 
 
 def _check_scale(least: int, most: int) -> None:

@@ -74,24 +74,26 @@ class PredictionRegistry:
         """Make it the version clients get that name none. Raises: ModelNotFound, NotFound."""
         self._model(name).default = self.get(name, version).version
 
-    def check_removable(self, version: PredictionVersion) -> None:
-        """Return if it may be removed. Raises: Forbidden for the default version while there are others."""
+    def remove(self, version: PredictionVersion) -> None:
+        """Serve it no more. Raises: Forbidden for the default version while there are others."""
         model = self._model(version.name)
         if version.version == model.default and len(model.versions) > 1:
             raise Forbidden(
                 f"Cannot remove default version {version.version} for model {version.name}: "
                 "make another version the default first"
             )
+        self.take_back(version)
 
-    def remove(self, version: PredictionVersion) -> None:
-        """Serve it no more; nothing happens if it is not there. Raises: Forbidden as `check_removable`."""
+    def take_back(self, version: PredictionVersion) -> None:
+        """Undo `add`, whatever else there is by now; the oldest other version becomes the default if it was that."""
         model = self._models.get(version.name)
         if model is None or model.versions.get(version.version) is not version:
             return
-        self.check_removable(version)
         del model.versions[version.version]
         if not model.versions:
             del self._models[version.name]
+        elif model.default == version.version:
+            model.default = next(iter(model.versions))
 
     def _model(self, name: str) -> _Model:
         model = self._models.get(name)
