@@ -153,6 +153,28 @@ def test_d08_sampling_defaults_out_of_range_are_refused(hf_directory: Path, fiel
         inspect_model(hf_directory, names(hf_directory))
 
 
+@pytest.mark.parametrize(
+    ("said", "temperature", "max_tokens"),
+    [
+        (None, 0.0, None),
+        ({"max_new_tokens": 64, "temperature": 0.7}, 0.0, 64),
+        ({"do_sample": True, "temperature": 0.7, "max_new_tokens": 64}, 0.7, 64),
+    ],
+)
+def test_an_encoder_decoder_means_its_likeliest_answer(
+    hf_directory: Path, said: dict[str, Any] | None, temperature: float, max_tokens: int | None
+) -> None:
+    config = json.loads((hf_directory / "config.json").read_text())
+    (hf_directory / "config.json").write_text(json.dumps(config | {"is_encoder_decoder": True}))
+    if said is not None:
+        (hf_directory / "generation_config.json").write_text(json.dumps(said))
+    defaults = inspect_model(hf_directory, names(hf_directory)).info.sampling_defaults
+    assert (defaults.temperature, defaults.max_tokens) == (temperature, max_tokens)
+    (hf_directory / "generation_config.json").write_text('{"max_new_tokens": 0}')
+    with pytest.raises(SpecError, match="max_new_tokens"):
+        inspect_model(hf_directory, names(hf_directory))
+
+
 def test_d11_remote_code_is_ignored_and_said_so(hf_directory: Path, caplog: pytest.LogCaptureFixture) -> None:
     config = json.loads((hf_directory / "config.json").read_text())
     config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from argosy.core.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound, SpecError
+from argosy.core.errors import ContextLengthExceeded, EngineError, InvalidRequest, ModelNotFound, SpecError
 from argosy.core.model import ModelFiles
 from argosy.core.prediction import InputPart
 from argosy.core.serve_spec import ServeSpec
@@ -130,3 +131,15 @@ async def test_the_page_finds_its_models_and_every_file_it_names(client: httpx.A
     named = set(re.findall(r'(?:src|href)="(translate/assets/[^"]+)"', page.text))
     assert len(named) == 4
     assert {(await client.get(f"/{name}")).status_code for name in named} == {200}
+
+
+@pytest.mark.anyio
+async def test_an_engine_that_is_not_installed_is_told_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [name for name in sys.modules if name.startswith("argosy.engines.seq2seq")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    with pytest.raises(EngineError, match=r"pip install 'argosy\[seq2seq\]'"):
+        async with open_served_model(ServeSpec(model=f"file:{T5}", store=tmp_path)):
+            pass

@@ -26,6 +26,7 @@ from argosy.server.app import build_app
 from argosy.server.composition import open_served_model
 from argosy.server.phases import StartPhases
 from argosy.server.replica import Replica
+from argosy.server.translate_page import PAGE_PATH
 from argosy.serving.served_model import ServedModel
 from argosy.web.lifecycle import Phase
 from argosy.web.listener import Listener, bind
@@ -102,7 +103,8 @@ class _Life:
             f"{served.name} on {info.name} {info.version} ({info.device}): context {served.max_model_len}, "
             f"batch {info.max_num_seqs}, KV cache {info.kv_cache_tokens} tokens"
         )
-        say(f"ready: {self._listener.url}/v1  (chat page: {self._listener.url}/)")
+        page = f"translation page: {self._listener.url}{PAGE_PATH}" if served.info.is_encoder_decoder else ""
+        say(f"ready: {self._listener.url}/v1  ({page or f'chat page: {self._listener.url}/'})")
         logger.info("ready", extra={"model": served.name, "url": self._listener.url})
 
     async def _serve(self, served: ServedModel) -> int:
