@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from handlers_world import json_request, request
+from hypothesis import given
+from hypothesis import strategies as st
 
 from argosy.core.errors import SpecError
 from argosy.core.prediction import InputPart, Prediction, PredictRequest
@@ -21,6 +23,7 @@ from argosy.handlers.worker.envelopes import in_envelope
 from argosy.handlers.worker.loading import EntryPoint, find_entry_point
 from argosy.handlers.worker.messages import Answer, DeclaredMetric, Event, Failed
 from argosy.handlers.worker.metrics import CachingMetric, MetricsCache, MetricsCacheKeyError, MetricTypes
+from argosy.handlers.worker.payloads import output_bytes
 
 Handle = Callable[[Any, Context], Any]
 
@@ -94,6 +97,18 @@ class Matrix:
 )
 def test_output_is_bytes_text_or_json_and_never_a_pickle(value: Any, body: bytes) -> None:
     assert results(lambda data, context: [value], request()) == [body]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers() | st.booleans(), inner),
+)
+
+
+@given(JSON)
+def test_json_is_byte_for_byte_what_torchserve_writes(value: Any) -> None:
+    if not isinstance(value, str):
+        assert output_bytes(value) == json.dumps(value, indent=2).encode()
 
 
 def raising(exc: Exception) -> Handle:

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from argosy.core.prediction import Prediction, PredictRequest
+from argosy.core.prediction import HandlerMetric, Prediction, PredictRequest
 from argosy.handlers.worker.context import AnswerSocket, Context, RequestProcessor
 from argosy.handlers.worker.loading import EntryPoint
 from argosy.handlers.worker.messages import Answer, Event, Failed
+from argosy.handlers.worker.metrics import UNITS
 from argosy.handlers.worker.payloads import UnsupportedOutput, input_row, output_bytes, request_headers
 
 OUT_OF_RESOURCES = "Out of resources"
@@ -54,6 +55,7 @@ class Calls:
         self._decodes_input = decodes_input
         # Which request of the batch each index of the handler's is: they differ once some have ended.
         self._numbers: list[int] = []
+        self._dimensions = {"ModelName": context.model_name, "Level": "Model"}
         context.cl_socket = AnswerSocket(self._send_intermediate)
 
     def answer(self, batch: Sequence[PredictRequest]) -> Answer | Failed:
@@ -65,8 +67,14 @@ class Calls:
             failed = failure_of(exc)
             _log_failure(failed, exc)
             return failed
-        self._context.metrics.add_time("PredictionTime", round((time.perf_counter() - started) * 1000, 2))
-        return Answer(predictions=predictions, metrics=self._context.metrics.drain())
+        took = HandlerMetric(
+            name="PredictionTime",
+            value=round((time.perf_counter() - started) * 1000, 2),
+            unit=UNITS["ms"],
+            kind="gauge",
+            dimensions=self._dimensions,
+        )
+        return Answer(predictions=predictions, metrics=(*self._context.metrics.drain(), took))
 
     def _run(self, batch: Sequence[PredictRequest]) -> tuple[Prediction, ...]:
         context = self._context
@@ -84,7 +92,8 @@ class Calls:
             if len(results) != len(self._numbers):
                 _LOG.warning("the handler returned %d results for %d requests", len(results), len(self._numbers))
                 raise WrongOutput("number of batch response mismatched")
-            going_on = [i for i in range(len(results)) if self._goes_on(i, results[i])]
+            criteria = context.stopping_criteria
+            going_on = [i for i, result in enumerate(results) if _goes_on(criteria[i](result))] if criteria else []
             predictions = tuple(
                 self._prediction(i, result, is_last=i not in going_on) for i, result in enumerate(results)
             )
@@ -93,20 +102,15 @@ class Calls:
             self._send(Answer(predictions=predictions, metrics=context.metrics.drain(), is_end=False))
             self._numbers = [self._numbers[i] for i in going_on]
 
-    def _goes_on(self, index: int, result: Any) -> bool:
-        criteria = self._context.stopping_criteria
-        if not criteria:
-            return False
-        is_stop = criteria[index](result)
-        return is_stop is not None and not is_stop
-
     def _send_intermediate(self, values: Sequence[Any]) -> None:
         predictions = tuple(self._prediction(i, values[i], is_last=False) for i in range(len(self._numbers)))
         self._send(Answer(predictions=predictions, metrics=self._context.metrics.drain(), is_end=False))
 
     def _prediction(self, index: int, value: Any, *, is_last: bool) -> Prediction:
         processor = self._context.request_processor[index]
-        headers = {str(name): str(text) for name, text in processor.get_response_headers().items()}
+        headers = processor.get_response_headers()
+        if headers:
+            headers = {str(name): str(text) for name, text in headers.items()}
         content_type = headers.pop("content-type", "")
         return Prediction(
             index=self._numbers[index],
@@ -117,6 +121,11 @@ class Calls:
             headers=headers,
             is_last=is_last,
         )
+
+
+def _goes_on(is_stop: object) -> bool:
+    """None says nothing, so the request ends as it does without criteria."""
+    return is_stop is not None and not is_stop
 
 
 def failure_of(exc: Exception) -> Failed:
