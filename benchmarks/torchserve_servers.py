@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -18,14 +19,17 @@ from benchmarks.wire_calls import Call, Ports, exchange
 from benchmarks.wire_client import Measured
 
 SOURCE = Path(__file__).parents[1] / "src"
+ANSWERED_SECONDS = 120.0
 PORTS = ("inference", "management", "metrics")
 
 
-def torchserve_server(command: Path, properties: Path, port: int, *, ready_path: str = "/ping") -> Server:
+def torchserve_server(
+    command: Path, properties: Path, port: int, *, ready_path: str = "/ping", num_threads: int | None = None
+) -> Server:
     """TorchServe of a virtual environment elsewhere: `command` is its bin/torchserve. Needs Java 17.
 
     It keeps logs and keys in the directory it is started in, which is that of `properties`, and there its file of
-    process ids too, so that another one may run.
+    process ids too, so that another one may run. num_threads: of torch in each worker; None = as it comes.
     """
     # Its workers are started by whatever `python` stands first on the path.
     path = f"{command.parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -33,6 +37,8 @@ def torchserve_server(command: Path, properties: Path, port: int, *, ready_path:
     temporary.mkdir(exist_ok=True)
     shell = f'cd "{properties.parent}" && exec "{command}" --start --foreground --ncs --ts-config "{properties}"'
     environment = {"PATH": path, "TMPDIR": str(temporary)}
+    if num_threads is not None:
+        environment["OMP_NUM_THREADS"] = str(num_threads)
     return Server("torchserve", ["/bin/sh", "-c", shell], port, ready_path=ready_path, environment=environment)
 
 
@@ -72,6 +78,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that every benchmark of two servers has."""
     parser.add_argument("--torchserve", type=Path, required=True, help="torchserve command of an environment with 0.12")
     parser.add_argument("--argosy-python", type=Path, help="interpreter to run Argosy with: the archive's libraries")
+    parser.add_argument("--torchserve-threads", type=int, help="of torch in each of its workers: OMP_NUM_THREADS")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of one load")
 
@@ -99,21 +106,21 @@ def one_side(name: str, home: Path, flags: argparse.Namespace, archives: Packed,
     if name == "argosy":
         server = argosy_torchserve_server(properties, port, python=flags.argosy_python)
     else:
-        server = torchserve_server(flags.torchserve, properties, port)
+        server = torchserve_server(flags.torchserve, properties, port, num_threads=flags.torchserve_threads)
     return Side(name=name, server=server, ports=Ports(urls={one: f"http://127.0.0.1:{numbers[one]}" for one in PORTS}))
 
 
 def wait_until_answered(side: Side, calls: Sequence[Call]) -> None:
-    """Until each call gets 200: TorchServe says it is healthy before its workers have started."""
+    """Until each call gets 200: TorchServe says it is healthy before its workers have started.
+
+    Raises: RuntimeError if an answer is something else than 200, none yet, or 503; and when the time is up.
+    """
+    deadline = time.monotonic() + ANSWERED_SECONDS
     for call in calls:
-        exchange_until_ok(msgspec.structs.replace(call, until=200), side.ports)
-
-
-def exchange_until_ok(call: Call, ports: Ports) -> None:
-    """Raises: RuntimeError if an answer is neither 200 nor 503."""
-    while (answer := exchange(call, ports)).status != 200:
-        if answer.status != 503:
-            raise RuntimeError(f"{call.call}: {answer.status} {answer.body}")
+        while (answer := exchange(call, side.ports)).status != 200:
+            if answer.status not in (0, 503) or time.monotonic() > deadline:
+                raise RuntimeError(f"{side.name}: {call.call}: {answer.status} {answer.body}")
+            time.sleep(0.01)
 
 
 def whole(measured: Measured) -> Measured:

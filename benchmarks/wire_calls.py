@@ -201,9 +201,9 @@ class _Reader:
 
 
 def exchange(call: Call, ports: Ports) -> Answer:
-    """Send one call on a connection of its own. No answer in time is an answer too: of status 0.
+    """Send one call on a connection of its own. No answer, or none in time, is an answer too: of status 0.
 
-    Raises: OSError, httptools.HttpParserError.
+    Raises: OSError if nobody listens, httptools.HttpParserError.
     """
     port, request = request_bytes(call, ports)
     target = urllib.parse.urlsplit(ports.urls[port])
@@ -216,8 +216,8 @@ def exchange(call: Call, ports: Ports) -> Answer:
         try:
             while not reader.is_whole and (data := wire.recv(65536)):
                 parser.feed_data(data)
-        except TimeoutError:
-            return Answer(status=0, reason="no answer", body=f"nothing within {ANSWER_SECONDS:g} s")
+        except (TimeoutError, ConnectionResetError) as error:
+            return Answer(status=0, reason="no answer", body=repr(error))
     return _answer(parser.get_status_code(), reader, ports.words)
 
 
