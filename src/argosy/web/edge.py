@@ -22,7 +22,7 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from argosy.core.errors import ArgosyError, PayloadTooLarge, Unauthorized
-from argosy.observe.metrics import Metrics
+from argosy.observe.metrics import Counter, Histogram, Metrics
 from argosy.observe.trace import (
     current_request_id,
     current_traceparent,
@@ -33,6 +33,7 @@ from argosy.observe.trace import (
 from argosy.observe.tracing import NO_SPAN, Span, Tracing, current_span
 from argosy.web import access
 from argosy.web.errors import NotReady, error_response
+from argosy.web.known_paths import KnownPaths
 from argosy.web.lifecycle import Lifecycle
 
 logger = logging.getLogger("argosy.access")
@@ -78,6 +79,8 @@ class Edge:
         for route in routes:
             self._methods.setdefault(route.path, set()).update(route.methods or ())
         self._in_flight = metrics.gauge("argosy_http_requests_in_flight")
+        self._known = KnownPaths()
+        self._cells: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever it is."""
@@ -101,7 +104,8 @@ class Edge:
         try:
             response = self._admit(exchange, is_probe=is_probe)
             if response is None:
-                await self._router(scope, exchange.receive_body, exchange.send)
+                app = self._known.app_for(scope) or self._router
+                await app(scope, exchange.receive_body, exchange.send)
                 return
             await response(scope, exchange.receive, exchange.send)
         except Exception as error:  # boundary: the HTTP edge, every error becomes a response
@@ -154,14 +158,22 @@ class Edge:
 
     def _account(self, exchange: Exchange) -> None:
         scope = exchange.scope
+        self._known.remember(scope)
         route = scope.get("route")
         handler = getattr(route, "path", None) or (scope["path"] if scope["path"] in self._methods else "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        status = str(exchange.status or 499)
+        status = exchange.status or 499
         seconds = time.monotonic() - exchange.started
-        self._metrics.counter("http_requests", handler, method, status).add()
-        self._metrics.histogram("http_request_duration_seconds", handler, method).observe(seconds)
-        exchange.span.end(method, handler, exchange.status or 499)
+        cells = self._cells.get((handler, method, status))
+        if cells is None:
+            cells = self._cells[handler, method, status] = (
+                self._metrics.counter("http_requests", handler, method, str(status)),
+                self._metrics.histogram("http_request_duration_seconds", handler, method),
+            )
+        count, duration = cells
+        count.add()
+        duration.observe(seconds)
+        exchange.span.end(method, handler, status)
         if self._settings.access_log:
             logger.info(
                 "request",
