@@ -19,6 +19,7 @@ from argosy.evals.probe import process_usage
 
 READY_POLL_SECONDS = 0.01
 STOP_SECONDS = 20.0
+LAST_SECONDS = 5.0
 
 
 def free_port() -> int:
@@ -130,6 +131,18 @@ class Server:
             except subprocess.TimeoutExpired:
                 continue
             break
+        # What it started may live a moment longer, and hold its ports: TorchServe's command ends before its Java does.
+        deadline = time.monotonic() + LAST_SECONDS
+        while time.monotonic() < deadline and _is_group_alive(process.pid):
+            time.sleep(READY_POLL_SECONDS)
+
+
+def _is_group_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def argosy_server(model: str, *options: str, name: str = "argosy") -> Server:
