@@ -152,7 +152,10 @@ def test_preloading_survives_any_text(source: str) -> None:
         assert name.partition(":")[0].partition(".")[0] == "torch"
 
 
-def test_preloading_knows_built_in_handlers_need_torch(tmp_path: Path) -> None:
+def test_preloading_knows_which_handlers_of_ours_need_torch(tmp_path: Path) -> None:
+    own = "from ts.torch_handler.base_handler import BaseHandler"
+    assert imports_of(write_archive(tmp_path, own)) == ()
+    assert imports_of(write_archive(tmp_path, own, serialized_file="w.safetensors")) == ("torch",)
     assert imports_of(write_archive(tmp_path, "", serialized_file="w.safetensors", handler="image_classifier")) == (
         "torch",
     )

@@ -81,6 +81,13 @@ PUPPET = """
             import subprocess
             return subprocess.Popen(["sleep", "60"]).pid
 
+        def orphan_and_die(self, context):
+            if os.fork() == 0:
+                os.setsid()
+                time.sleep(5)
+                os._exit(0)
+            os._exit(4)
+
         def stream(self, context):
             from ts.handler_utils.utils import send_intermediate_predict_response
             for i in range(3):
@@ -125,6 +132,23 @@ async def test_f03_a_killed_worker_fails_its_call_at_once_and_says_so_while_idle
     leaving = await world.started(PUPPET)
     with pytest.raises(WorkerDied, match="exit code 3"):
         await bodies(leaving, do("leave"))
+
+
+async def test_f03_a_death_is_seen_though_a_child_keeps_the_socket_open(world: World) -> None:
+    parent = await world.started(PUPPET)
+    async with asyncio.timeout(2):
+        with pytest.raises(WorkerDied, match="exit code 4"):
+            await bodies(parent, do("orphan_and_die"))
+
+
+async def test_f04_a_nursery_held_still_is_replaced(world: World) -> None:
+    worker = await world.started(PUPPET)
+    os.kill(parent_of(worker.facts().pid), signal.SIGSTOP)
+    with pytest.raises(EngineError, match="not ready within"):
+        await world.started(PUPPET, VersionSettings(startup_timeout_seconds=0.3))
+    async with asyncio.timeout(3):
+        again = await world.started(PUPPET)
+    assert await bodies(again, do("pid"))
 
 
 async def test_f04_a_worker_held_still_is_ended_within_three_seconds(world: World) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from argosy.handlers.nursery_process import NurseryProcess
+from argosy.handlers.nursery_process import NurseryGone, NurseryProcess
 from argosy.handlers.options import HandlerOptions, worker_environment
 from argosy.handlers.processes import WorkerProcess, spawn
 from argosy.handlers.worker.messages import Refused
@@ -64,7 +64,11 @@ class Nursery:
         self, packages: Path | None, imports: tuple[str, ...], theirs: socket.socket, output: int
     ) -> WorkerProcess:
         if self.options.shares_imports:
-            found = await self._nursery(packages, is_heavy=bool(imports)).fork(imports, theirs, output)
+            is_heavy = bool(imports)
+            try:
+                found = await self._nursery(packages, is_heavy=is_heavy).fork(imports, theirs, output)
+            except NurseryGone:
+                found = await self._nursery(packages, is_heavy=is_heavy).fork(imports, theirs, output)
             if isinstance(found, WorkerProcess):
                 return found
             self._tell(found)

@@ -15,11 +15,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from argosy.core.errors import EngineError
-from argosy.handlers.processes import WorkerProcess
+from argosy.handlers.processes import WorkerProcess, is_stopped
 from argosy.handlers.worker.messages import MAX_PACKET_BYTES, NURSERY_EVENTS, Exited, Fork, Forked, Refused, packet
 
 _STDERR = 2
 _EXIT_SECONDS = 2.0
+
+
+class NurseryGone(EngineError):
+    """It ended before it was asked; another one can be."""
 
 
 class NurseryProcess:
@@ -50,7 +54,7 @@ class NurseryProcess:
         asyncio.get_running_loop().add_reader(ours, self._readable)
 
     async def fork(self, imports: tuple[str, ...], theirs: socket.socket, output: int) -> WorkerProcess | Refused:
-        """A worker with that socket and output, once the imports are done. Raises: EngineError.
+        """A worker with that socket and output, once the imports are done. Raises: NurseryGone, EngineError.
 
         Cancels: the worker may still start; it ends when its socket does.
         """
@@ -58,9 +62,16 @@ class NurseryProcess:
         try:
             socket.send_fds(self._control, [packet(Fork(imports=imports))], [theirs.fileno(), output])
         except OSError as exc:
-            raise EngineError(f"the nursery of workers takes no request: {exc}") from exc
+            self._ended()
+            raise NurseryGone(f"the nursery of workers takes no request: {exc}") from exc
         self._pending.append(reply)
-        return await reply
+        try:
+            return await reply
+        except asyncio.CancelledError:
+            if is_stopped(self._process.pid):
+                # Whoever waits for it next would wait for ever, too.
+                self._process.kill()
+            raise
 
     async def close(self) -> None:
         """End it and the workers it still has. Idempotent."""
@@ -79,10 +90,7 @@ class NurseryProcess:
         except OSError:
             body, descriptors = b"", []
         if not body:
-            self._lost()
-            # It closes its end only by ending: this waits for no more than that.
-            self._process.kill()
-            self._process.wait()
+            self._ended()
             return
         event = NURSERY_EVENTS.decode(body)
         if isinstance(event, Exited):
@@ -104,6 +112,12 @@ class NurseryProcess:
         worker = WorkerProcess(event.pid, descriptors[0])
         self._workers[event.pid] = worker
         reply.set_result(worker)
+
+    def _ended(self) -> None:
+        """It closed its end, which it does only by ending: this waits for no more than that."""
+        self._lost()
+        self._process.kill()
+        self._process.wait()
 
     def _lost(self) -> None:
         """It has ended, or shall: the end of its socket ends it."""

@@ -36,6 +36,7 @@ _MAX_UNANSWERED_PINGS = 2
 # So that a worker with short calls finds the next one waiting when it has answered.
 MAX_CALLS_AHEAD = 3
 _EXIT_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 0.2
 
 
 class WorkerPredictor:
@@ -226,7 +227,9 @@ class WorkerPredictor:
     def _process_ended(self) -> None:
         self._note_ending(self._conversation.channel.fault or "")
         self._has_ended.set()
-        # What it sent before its end is still in the socket; the socket's own end tells the taker.
+        # What it sent before its end is read first. A process that it started may hold its socket open, so the end of
+        # the socket is not waited for.
+        asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._conversation.close)
 
     def _note_ending(self, reason: str) -> None:
         self._ending = self._ending or reason

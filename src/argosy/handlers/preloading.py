@@ -22,16 +22,19 @@ _MAX_FILE_BYTES = 2**20
 _IMPORT = re.compile(r"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
 _FROM = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)", re.MULTILINE)
 _NAME = re.compile(r"^[A-Za-z]\w*$")
-_TORCH_HANDLERS = ("ts.torch_handler", "ts.handler_utils")
+_BASE_HANDLERS = "ts.torch_handler"
 
 
 def imports_of(archive: ModelArchive) -> tuple[str, ...]:
     """Modules to import, and `module:name` to look up, in a fixed order. Reads files: not on the event loop."""
     found: set[str] = set()
+    uses_base = _is_ours(archive)
     for path in sorted(archive.root.glob("*.py"))[:_MAX_FILES]:
         if path.stat().st_size <= _MAX_FILE_BYTES:
-            found.update(imports_in(path.read_text(encoding="utf-8", errors="replace")))
-    if _is_ours(archive) and archive.manifest.model.serialized_file:
+            source = path.read_text(encoding="utf-8", errors="replace")
+            found.update(imports_in(source))
+            uses_base = uses_base or _BASE_HANDLERS in source
+    if uses_base and archive.manifest.model.serialized_file:
         found.add("torch")
     return tuple(sorted(found, key=lambda name: (name.count(":"), name)))
 
@@ -45,8 +48,6 @@ def imports_in(source: str) -> Iterator[str]:
                 yield name
     for match in _FROM.finditer(source):
         module = match.group(1)
-        if module.startswith(_TORCH_HANDLERS):
-            yield "torch"
         if not _is_known(module):
             continue
         yield module

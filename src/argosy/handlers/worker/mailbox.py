@@ -7,6 +7,7 @@ is not begun. While further calls wait, the answers of short ones are sent toget
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections import deque
 
@@ -18,7 +19,7 @@ MAX_HELD_SECONDS = 0.0005
 
 
 class Mailbox:
-    """Commands in, events out, over one stream socket. Used by one thread at a time."""
+    """Commands in, events out, over one stream socket. One thread takes; a handler's threads may send, too."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -27,6 +28,7 @@ class Mailbox:
         self._dropped: set[int] = set()
         self._held = bytearray()
         self._held_since = 0.0
+        self._sending = threading.RLock()
         self._long_call_seconds = 0.0
 
     def take(self) -> Command:
@@ -44,8 +46,10 @@ class Mailbox:
 
     def send(self, event: Event) -> None:
         """Send it now. Raises: OSError when the server is gone, EngineError if the event is too long."""
-        self._held += frame(event)
-        self.flush()
+        body = frame(event)
+        with self._sending:
+            self._held += body
+            self.flush()
 
     def send_soon(self, event: Event, call_seconds: float) -> None:
         """Send it now, or with the next one's if that comes soon. Raises: as send.
@@ -53,9 +57,11 @@ class Mailbox:
         call_seconds: how long its call took.
         """
         now = time.monotonic()
-        if not self._held:
-            self._held_since = now
-        self._held += frame(event)
+        body = frame(event)
+        with self._sending:
+            if not self._held:
+                self._held_since = now
+            self._held += body
         # One long call is remembered: what comes after it may be long, too.
         self._long_call_seconds = max(call_seconds, self._long_call_seconds * 0.99)
         if not self._commands or now - self._held_since + self._long_call_seconds > MAX_HELD_SECONDS:
@@ -63,9 +69,10 @@ class Mailbox:
 
     def flush(self) -> None:
         """Send what was kept. Raises: OSError when the server is gone."""
-        if self._held:
-            held, self._held = self._held, bytearray()
-            self._connection.sendall(held)
+        with self._sending:
+            if self._held:
+                held, self._held = self._held, bytearray()
+                self._connection.sendall(held)
 
     def _receive(self, flags: int) -> bool:
         """Take in what has arrived; whether there was anything. Raises: EOFError when the server is gone."""

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NoReturn, TextIO
 
-from argosy.core.errors import SpecError
+from argosy.core.errors import EngineError, SpecError
 from argosy.core.prediction import PredictRequest
 from argosy.handlers.worker import torchserve_names
 from argosy.handlers.worker.calls import OUT_OF_RESOURCES, Calls, cause_of, is_out_of_memory
@@ -67,7 +67,12 @@ class Worker:
     def _answer(self, batch: tuple[PredictRequest, ...]) -> None:
         started = time.monotonic()
         event: Event = self._calls.answer(batch)
-        self._mailbox.send_soon(event, time.monotonic() - started)
+        took = time.monotonic() - started
+        try:
+            self._mailbox.send_soon(event, took)
+        except EngineError as exc:
+            event = Failed(kind="handler", message="Invalid model predict output", cause=exc.message)
+            self._mailbox.send_soon(event, took)
         if isinstance(event, Failed) and event.kind == "memory":
             self._mailbox.flush()
             # What is left of the heap is nothing to go on with: a new worker takes this one's place.
