@@ -14,7 +14,7 @@ from argosy.core.model_archive import ArchiveManifest, ArchiveModel, ModelArchiv
 from argosy.core.prediction_status import VersionStatus
 from argosy.core.torchserve_spec import HandlerDefaults, StartVersion, TorchServeSpec
 from argosy.server.torchserve.configuration import read_configuration
-from argosy.server.torchserve.loading import Wanted, wanted
+from argosy.server.torchserve.loading import Loaded, Wanted, default_versions, wanted
 from argosy.server.torchserve.opening import as_registered, start_settings, with_row
 from argosy.server.torchserve.snapshots import KEEP, Snapshots, last_snapshot
 from argosy.serving.predictions.requests import RegisterOptions
@@ -34,6 +34,15 @@ ROW = StartVersion(archive="t5.mar", is_default=True, min_workers=2)
 )
 def test_each_archive_is_loaded_once(spec: dict[str, Any], urls: list[str]) -> None:
     assert [each.url for each in wanted(TorchServeSpec(**spec), ["a.mar", "t5.mar"])] == urls
+
+
+def test_the_default_version_does_not_depend_on_who_was_ready_first() -> None:
+    def version(name: str, number: str, *, is_default: bool = False) -> Loaded:
+        return Loaded(wanted=Wanted(url=f"{name}-{number}.mar", is_default=is_default), name=name, version=number)
+
+    loaded = [version("a", "2.0"), version("a", "1.0"), version("b", "1.0"), version("b", "2.0", is_default=True)]
+    failed = Loaded(wanted=Wanted(url="c.mar"), fault="no archive")
+    assert default_versions([failed, *loaded]) == {"a": "2.0", "b": "2.0"}
 
 
 def test_an_archive_may_be_given_a_name() -> None:

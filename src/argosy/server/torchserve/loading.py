@@ -69,7 +69,23 @@ async def load_all(administration: Administration, archives: Sequence[Wanted], p
     """Load them side by side. Never fails for one of them. Cancels: what has begun is given up."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_load(administration, each, phases)) for each in archives]
-    return [task.result() for task in tasks]
+    loaded = [task.result() for task in tasks]
+    for name, version in default_versions(loaded).items():
+        if administration.registry.default(name) != version:
+            await administration.set_default(name, version)
+    return loaded
+
+
+def default_versions(loaded: Sequence[Loaded]) -> dict[str, str]:
+    """The version of each model that is meant where none is named: the one said to be, else the first one named.
+
+    Loaded side by side, whichever was ready first would be it.
+    """
+    found: dict[str, str] = {}
+    for each in sorted(loaded, key=lambda each: not each.wanted.is_default):
+        if each.name:
+            found.setdefault(each.name, each.version)
+    return found
 
 
 async def _load(administration: Administration, each: Wanted, phases: StartPhases) -> Loaded:
@@ -83,7 +99,7 @@ async def _load(administration: Administration, each: Wanted, phases: StartPhase
     name = version = ""
     num_workers = 0
     try:
-        with phases.phase(f"model {each.name or each.url}"):
+        with phases.phase(f"model {each.name}={each.url}" if each.name else f"model {each.url}"):
             registered = await administration.register(options)
             name, version, num_workers = registered.name, registered.version, registered.num_workers
             running = administration.registry.get(name, version)
