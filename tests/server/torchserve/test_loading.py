@@ -30,6 +30,8 @@ ROW = StartVersion(archive="t5.mar", is_default=True, min_workers=2)
         ({"load_models": ("all",)}, ["a.mar", "t5.mar"]),
         ({"load_models": ("b=a.mar", "https://h/x.mar?a=b", "all")}, ["a.mar", "https://h/x.mar?a=b", "t5.mar"]),
         ({"models": {"t": {"1.0": ROW}}, "load_models": ("all",)}, ["t5.mar", "a.mar"]),
+        ({"models": {"t": {"1.0": ROW}}, "load_models": ("t=t5.mar", "t5.mar", "u=t5.mar")}, ["t5.mar", "t5.mar"]),
+        ({"load_models": ("a.mar", "b=a.mar", "b=a.mar", "all")}, ["a.mar", "a.mar", "t5.mar"]),
     ],
 )
 def test_each_archive_is_loaded_once(spec: dict[str, Any], urls: list[str]) -> None:

@@ -43,17 +43,19 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def wanted(spec: TorchServeSpec, in_store: Sequence[str]) -> list[Wanted]:
-    """What to load, each once, in the order it is named. in_store: the archives of the model store."""
+    """What to load, in the order it is named. in_store: the archives of the model store.
+
+    An archive is loaded once, but for a name that is asked for as well.
+    """
     found = [
         Wanted(url=row.archive, name=name, is_default=row.is_default)
         for name, versions in spec.models.items()
         for row in versions.values()
     ]
-    archives = {each.url for each in found}
     for item in spec.load_models:
         named = [_parsed(item)] if item != LOAD_ALL else [Wanted(url=name) for name in in_store]
-        found += [each for each in named if each.url not in archives]
-        archives |= {each.url for each in named}
+        known = {(each.name, each.url) for each in found} | {("", each.url) for each in found}
+        found += [each for each in named if (each.name, each.url) not in known]
     return found
 
 
