@@ -44,6 +44,15 @@ def write_archive(path: Path, name: str, version: str = "1.0", config: str = "")
             archive.writestr("model-config.yaml", config)
 
 
+def write_t5_archive(path: Path) -> None:
+    """The small T5 of this repository, behind the preset that is the tutorial's handler."""
+    model = {"modelName": "t5-small", "modelVersion": "1.0", "handler": "translation"}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps({"runtime": "python", "model": model}))
+        for file in (Path(__file__).parents[2] / "examples" / "t5" / "model").iterdir():
+            archive.write(file, file.name)
+
+
 class Server:
     """A running process. urls: by API."""
 
@@ -107,14 +116,21 @@ def write_config(store: Path, **more: Any) -> Path:
 
 async def test_the_tutorials_calls_and_one_bad_archive(store: Path) -> None:
     (store / "broken.mar").write_bytes(b"PK\x03\x04 and no more")
+    write_t5_archive(store / "t5-small.mar")
     config = write_config(store)
     async with (
         serving(store, "--ts-config", str(config), "--ncs", "--foreground") as server,
         httpx.AsyncClient() as web,
     ):
-        body = {"text": "this is a test sentence", "from": "en", "to": "fr"}
+        body = {"text": "twenty-three", "from": "en", "to": "fr"}
         answer = await web.post(f"{server.urls['inference']}/predictions/echo/1.0", json=body)
         assert answer.json()["text"] == body["text"], answer.text
+        answer = await web.post(f"{server.urls['inference']}/predictions/t5-small/1.0", json=body)
+        assert answer.json() == {"text": "vingt-trois"}
+        prompt = {"model": "t5-small", "prompt": "translate English to German: twenty-three"}
+        answer = await web.post(f"{server.urls['inference']}/v1/completions", json=prompt)
+        assert answer.json()["choices"][0]["text"] == "dreiundzwanzig"
+        assert "t5-small" in (await web.get(f"{server.urls['inference']}/translate/models")).text
         assert (await web.get(f"{server.urls['inference']}/ping")).json() == {"status": "Healthy"}
         assert (await web.get(f"{server.urls['management']}/models/echo")).json()[0]["workers"][0]["status"] == "READY"
         metrics = (await web.get(f"{server.urls['metrics']}/metrics")).text
