@@ -24,7 +24,7 @@ _MODELS = {"batched": 8, "single": 1}
 
 def ask(side: Side, model: str, clients: int, seconds: float) -> Measured:
     """One load on one of the models."""
-    return load(side, [prediction_question(side.url, model, b"{}", (b"", 2, b""))], clients, seconds)
+    return load(side, [prediction_question(side.url, model, b"{}", (b'"sum"', 1, b"}"))], clients, seconds)
 
 
 def main(arguments: list[str]) -> int:
