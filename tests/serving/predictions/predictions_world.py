@@ -186,6 +186,20 @@ class AheadPredictor(ScriptedPredictor):
             self.num_open -= 1
 
 
+class CoalescingPredictor(AheadPredictor):
+    """Writes answers together: what it had answered but not sent when it ended is lost."""
+
+    async def predict(self, batch: Sequence[PredictRequest]) -> AsyncGenerator[Prediction]:
+        async with aclosing(super().predict(batch)) as pieces:
+            answer = [piece async for piece in pieces]
+        if self.turn.locked():
+            await asyncio.sleep(1.5 * self.stage.seconds(1))
+        if self.death.done():
+            raise WorkerDied("Worker died.")
+        for piece in answer:
+            yield piece
+
+
 def text_of(request: PredictRequest) -> str:
     return request.parts[0].content.decode()
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from predictions_world import AheadPredictor, ConcurrentPredictor, Ledger, ScriptedPredictor, Stage, ask, serving
+from predictions_world import (
+    AheadPredictor,
+    CoalescingPredictor,
+    ConcurrentPredictor,
+    Ledger,
+    ScriptedPredictor,
+    Stage,
+    ask,
+    serving,
+)
 from sim_virtual_time import run_virtually
 
 from argosy.core.errors import ArgosyError, EngineError
@@ -41,7 +50,7 @@ WAYS = st.builds(
         [None, SequenceSettings(max_sequences=2, max_queued_per_sequence=3, timeout_seconds=20.0)]
     ),
 )
-KINDS = st.sampled_from([ScriptedPredictor, ConcurrentPredictor, AheadPredictor])
+KINDS = st.sampled_from([ScriptedPredictor, ConcurrentPredictor, AheadPredictor, CoalescingPredictor])
 SOFT_ENDINGS = {"QueueFull", "NoWorker", "DeadlineExceeded", "cancelled"}
 ENDINGS = {
     "ok": SOFT_ENDINGS | {"OK"},
@@ -60,7 +69,7 @@ class Story:
 
     def __init__(self, wanted: VersionSettings, kind: type[ScriptedPredictor]) -> None:
         self.wanted = wanted
-        self.stage, self.ledger = Stage(lambda size: 0.001 if kind is AheadPredictor else 1.0), Ledger()
+        self.stage, self.ledger = Stage(lambda size: 0.001 if issubclass(kind, AheadPredictor) else 1.0), Ledger()
         self.stage.start_seconds = 0.5
         self.kind = kind
         self.asked: list[tuple[str, str, asyncio.Task[str]]] = []

@@ -66,18 +66,20 @@ class Call:
             self.is_abandoned = True
             self._guard.interrupt()
 
-    def settle(self, error: ArgosyError) -> list[Job]:
-        """End the jobs the failed call left without an ending; those to be tried once more are returned instead."""
+    def settle(self, error: ArgosyError, *, was_crowded: bool) -> list[Job]:
+        """End the jobs the failed call left without an ending; those to be tried once more are returned instead.
+
+        was_crowded: its predictor died, with other calls open beside it, so it may have died of one of those.
+        """
         again = []
         now = self._clock()
+        is_shared = was_crowded or len(self._jobs) > 1
         for job in self._jobs:
             if job.ending is not None:
                 continue
-            if isinstance(error, NotBegun):
-                job.started = None
-                again.append(job)
-            elif len(self._jobs) > 1 and job.may_repeat and not job.has_streamed:
-                job.is_alone = True
+            may_repeat = job.may_repeat and not job.has_streamed and not job.is_alone
+            if isinstance(error, NotBegun) or (is_shared and may_repeat):
+                job.is_alone = job.is_alone or is_shared
                 job.started = None
                 again.append(job)
             else:

@@ -37,17 +37,32 @@ class Planner(Protocol):
         ...
 
 
+class Desk:
+    """Where the calls of one predictor lie in a row. num_open: not answered yet. has_alone: one shares nothing."""
+
+    __slots__ = ("has_alone", "num_open")
+
+    def __init__(self) -> None:
+        self.num_open = 0
+        self.has_alone = False
+
+    def takes(self, job: Job) -> bool:
+        """Whether the job may join what lies there."""
+        return not self.has_alone and not (job.is_alone and self.num_open)
+
+
 class Taker:
     """Whoever makes one call after another: a worker, or one of the calls a predictor takes at a time.
 
     is_leaving: it takes no more jobs but those nobody else will serve. is_over: it takes none at all.
-    is_ahead: its calls wait in the worker for another one's end.
+    is_ahead: its calls wait in the worker for another one's end. desk: where its calls and those of others meet.
     """
 
-    __slots__ = ("is_ahead", "is_leaving", "is_over", "waiter", "worker")
+    __slots__ = ("desk", "is_ahead", "is_leaving", "is_over", "waiter", "worker")
 
-    def __init__(self, worker: object, *, is_ahead: bool, is_leaving: bool) -> None:
+    def __init__(self, worker: object, desk: Desk, *, is_ahead: bool, is_leaving: bool) -> None:
         self.worker = worker
+        self.desk = desk
         self.is_ahead = is_ahead
         self.is_leaving = is_leaving
         self.is_over = False
@@ -94,10 +109,16 @@ class JobQueue:
             self._wake_one()
 
     def push_front(self, jobs: Iterable[Job]) -> None:
-        """Let the jobs wait before all others, in their order."""
-        for job in reversed([*jobs]):
+        """Let jobs that were taken before wait before all others, the oldest first."""
+        for job in jobs:
+            older = []
+            for waiting in self._jobs:
+                if waiting.arrived >= job.arrived:
+                    break
+                older.append(waiting)
             self._jobs[job] = None
-            self._jobs.move_to_end(job, last=False)
+            for each in (job, *reversed(older)):
+                self._jobs.move_to_end(each, last=False)
             self._wake_one()
 
     def remove(self, job: Job) -> None:
@@ -128,8 +149,8 @@ class JobQueue:
                 self._wake_next()
                 return []
             if self._sequences is not None and (jobs := self._pop_sequences(self._sequences, taker)):
-                return jobs
-            if not self._jobs or self._holder is not None or (taker.is_ahead and not self._may_go_ahead()):
+                return self._taken(jobs, taker)
+            if not self._jobs or self._holder is not None or not self._suits(taker):
                 await self._sleep(taker)
                 continue
             num_waiting = len(self._jobs)
@@ -139,12 +160,17 @@ class JobQueue:
                 continue
             if not next(iter(self._jobs)).is_alone and closes_in(plan, num_waiting, 0.0) > 0.0:
                 await self._hold(taker, plan)
-            if jobs := self._pop(plan.batch_size):
-                return jobs
+            if taker.is_over or not self._jobs or not self._suits(taker):
+                continue  # Something happened while the batch was held.
+            return self._taken(self._pop(plan.batch_size), taker)
 
-    def done(self, jobs: Sequence[Job]) -> None:
-        """The call with these jobs has ended."""
+    def done(self, jobs: Sequence[Job], taker: Taker) -> None:
+        """The taker's call with these jobs has ended."""
         self.num_running -= len(jobs)
+        taker.desk.num_open -= 1
+        taker.desk.has_alone = False
+        if self._jobs and next(iter(self._jobs)).is_alone:
+            self._wake_all()
         if self._sequences is not None:
             now = self._clock()
             for job in jobs:
@@ -171,6 +197,16 @@ class JobQueue:
             return True
         return self.is_emptying and len(self) > 0 and not taker.is_ahead
 
+    def _suits(self, taker: Taker) -> bool:
+        """Whether the taker may have the first job now."""
+        return taker.desk.takes(next(iter(self._jobs))) and (not taker.is_ahead or self._may_go_ahead())
+
+    def _taken(self, jobs: list[Job], taker: Taker) -> list[Job]:
+        self.num_running += len(jobs)
+        taker.desk.num_open += 1
+        taker.desk.has_alone = jobs[0].is_alone
+        return jobs
+
     def _may_go_ahead(self) -> bool:
         mean = self._mean_call_seconds
         return mean is not None and mean < _SHORT_CALL_SECONDS and not self._idle and self._sequences is None
@@ -185,7 +221,6 @@ class JobQueue:
             jobs.append(job)
             if job.is_alone:
                 break
-        self.num_running += len(jobs)
         self._wake_next()
         return jobs
 
@@ -193,9 +228,7 @@ class JobQueue:
         ready = sequences.num_ready(taker.worker)
         if not ready:
             return []
-        jobs = sequences.take(taker.worker, self._planner.plan(ready, ready, 0).batch_size)
-        self.num_running += len(jobs)
-        return jobs
+        return sequences.take(taker.worker, self._planner.plan(ready, ready, 0).batch_size)
 
     def _fail(self, lost: Sequence[tuple[Job, ArgosyError]]) -> None:
         now = self._clock()
@@ -252,5 +285,5 @@ class JobQueue:
             taker.wake()
 
     def _wake_all(self) -> None:
-        for taker in self._idle:
+        for taker in [*self._idle, *self._idle_ahead]:
             taker.wake()

@@ -14,14 +14,14 @@ from collections.abc import Callable
 
 import msgspec
 
-from argosy.core.errors import ArgosyError, EngineError, WorkerDied
+from argosy.core.errors import ArgosyError, EngineError, NotBegun, WorkerDied
 from argosy.core.interfaces import CallsAhead, ConcurrentCalls, EndReports, Predictor
 from argosy.core.model_archive import VersionSettings
 from argosy.core.prediction_status import WorkerPhase, WorkerStatus
 from argosy.serving.predictions.call import Call, ends_worker
 from argosy.serving.predictions.guard import Guard
 from argosy.serving.predictions.job import Job
-from argosy.serving.predictions.job_queue import JobQueue, Taker
+from argosy.serving.predictions.job_queue import Desk, JobQueue, Taker
 from argosy.serving.predictions.meters import PredictionMeters
 from argosy.serving.predictions.restarts import restart_wait_seconds
 
@@ -67,7 +67,7 @@ class Worker:
         self._takers: list[Taker] = []
         self._calls: dict[Job, Call] = {}  # those that can be ended before their time
         self._keeps_calls = False
-        self._num_open = 0
+        self._was_crowded: bool | None = None  # when the predictor died; None = it lives
         self._last_end = 0.0
         self._failures = 0
         self._starts = 0
@@ -155,6 +155,7 @@ class Worker:
         """Make calls until the predictor fails or the seat is given up."""
         self._predictor = predictor
         self._keeps_calls = isinstance(predictor, ConcurrentCalls)
+        self._was_crowded = None
         self._takers = self._make_takers(predictor)
         self._enter(WorkerPhase.DRAINING if self.is_leaving else WorkerPhase.READY)
         over: _Over = asyncio.get_running_loop().create_future()
@@ -173,15 +174,23 @@ class Worker:
     def _make_takers(self, predictor: Predictor) -> list[Taker]:
         beside = predictor.max_concurrent_calls if isinstance(predictor, ConcurrentCalls) else 1
         ahead = predictor.max_calls_ahead if isinstance(predictor, CallsAhead) else 0
-        return [Taker(self, is_ahead=number >= beside, is_leaving=self.is_leaving) for number in range(beside + ahead)]
+        desk = Desk()
+        return [
+            Taker(self, desk if ahead else Desk(), is_ahead=number >= beside, is_leaving=self.is_leaving)
+            for number in range(beside + ahead)
+        ]
 
     async def _give_up(self, predictor: Predictor, tasks: list[asyncio.Task[None]]) -> None:
         """Close the predictor first: it knows which of its calls it had begun, and tells each of them."""
+        self._stop_takers()
+        await _close(predictor, self._workplace.label)
+        await asyncio.wait(tasks, timeout=_LAST_WORDS_SECONDS)
+
+    def _stop_takers(self) -> None:
+        """Nothing more is given to a predictor that died."""
         for taker in self._takers:
             taker.is_over = True
             taker.wake()
-        await _close(predictor, self._workplace.label)
-        await asyncio.wait(tasks, timeout=_LAST_WORDS_SECONDS)
 
     async def _make_calls(self, taker: Taker, predictor: Predictor, over: _Over) -> None:
         queue = self._workplace.queue
@@ -189,13 +198,15 @@ class Worker:
         try:
             while jobs := await queue.take(taker):
                 try:
-                    error = await self._call(jobs, guard, predictor, over)
+                    error = await self._call(jobs, taker, guard, predictor, over)
                 finally:
-                    queue.done(jobs)
+                    queue.done(jobs, taker)
                 if error is None:
                     self._failures = 0
                 elif ends_worker(error):
-                    _settle(over, error)
+                    # One that was not begun does not know why: the begun one does, or the predictor's own report.
+                    if not (isinstance(error, NotBegun) and isinstance(predictor, EndReports)):
+                        _settle(over, error)
                     return
         finally:
             guard.close()
@@ -204,7 +215,9 @@ class Worker:
         if not self._takers:
             _settle(over, None)
 
-    async def _call(self, jobs: list[Job], guard: Guard, predictor: Predictor, over: _Over) -> ArgosyError | None:
+    async def _call(
+        self, jobs: list[Job], taker: Taker, guard: Guard, predictor: Predictor, over: _Over
+    ) -> ArgosyError | None:
         place = self._workplace
         began = place.clock()
         call = Call(jobs, guard, place.clock)
@@ -212,25 +225,31 @@ class Worker:
             job.started = began
             if self._keeps_calls:
                 self._calls[job] = call
-        self._num_open += 1
         # A call given ahead may have to wait for each one before it as long as that may take.
-        turns = 1 if self._keeps_calls else self._num_open
+        seconds = place.settings.response_timeout_seconds * taker.desk.num_open
         error: ArgosyError | None = None
         try:
-            error = await call.run(predictor, place.settings.response_timeout_seconds * turns)
+            error = await call.run(predictor, seconds)
         except asyncio.CancelledError:
             error = (over.result() if over.done() and not over.cancelled() else None) or _cut_off()
             raise
         finally:
-            self._num_open -= 1
             if self._keeps_calls:
                 for job in jobs:
                     self._calls.pop(job, None)
             if error is not None:
-                place.queue.push_front(call.settle(error))
+                self._settle_jobs(call, error, taker)
         if error is None and not call.is_abandoned:
             self._note_call(len(jobs), began)
         return error
+
+    def _settle_jobs(self, call: Call, error: ArgosyError, taker: Taker) -> None:
+        """Let the jobs of a failed call go back to the queue, or end."""
+        is_death = ends_worker(error)
+        if is_death and self._was_crowded is None:
+            self._was_crowded = taker.desk.num_open > 1
+            self._stop_takers()
+        self._workplace.queue.push_front(call.settle(error, was_crowded=is_death and bool(self._was_crowded)))
 
     def _note_call(self, size: int, began: float) -> None:
         """Report how long a call took; one that was given ahead began when the one before it ended."""
