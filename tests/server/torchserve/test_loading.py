@@ -87,10 +87,12 @@ def test_each_source_of_a_setting_wins_over_the_one_before() -> None:
     assert with_row(settings, StartVersion(archive="a", batch_size=8)).batch_size == 8
 
 
-def test_a_caller_names_model_and_handler_and_defaults_fill_what_is_missing() -> None:
+def test_a_caller_names_model_and_handler_and_defaults_fill_what_is_missing(tmp_path: Path) -> None:
+    for name in ("own.py", "new.py"):
+        (tmp_path / name).write_text("")
     model = ArchiveModel(model_name="own", handler="own.py")
-    archive = ModelArchive(url="a", root=Path(), digest="", manifest=ArchiveManifest(model=model))
-    bare = ModelArchive(url="a", root=Path(), digest="", manifest=ArchiveManifest())
+    archive = ModelArchive(url="a", root=tmp_path, digest="", manifest=ArchiveManifest(model=model))
+    bare = ModelArchive(url="a", root=tmp_path, digest="", manifest=ArchiveManifest())
     defaults = HandlerDefaults(handler="default.py")
     options = RegisterOptions(url="a", model_name="new", handler="new.py")
     named = as_registered(archive, options, defaults).manifest.model

@@ -29,6 +29,7 @@ def store(tmp_path: Path) -> Path:
     (folder / ".hidden.mar").write_text("")
     (tmp_path / "outside.mar").write_bytes(ARCHIVE)
     (folder / "link.mar").symlink_to(tmp_path / "outside.mar")
+    (folder / "loop.mar").symlink_to(folder / "loop.mar")
     return folder
 
 
@@ -56,7 +57,7 @@ def locations(store: Path, *allow: str, network: NetworkSettings = LOCAL) -> Arc
 
 
 async def test_names_are_archives_of_the_store(store: Path) -> None:
-    assert locations(store).all() == ["a.mar", "folder", "link.mar"]
+    assert locations(store).all() == ["a.mar", "folder", "link.mar", "loop.mar"]
     assert await locations(store).find("a.mar") == store / "a.mar"
     assert await locations(store).find(f"file://{store}/a.mar") == store / "a.mar"
 
@@ -70,12 +71,18 @@ async def test_names_are_archives_of_the_store(store: Path) -> None:
         "http://0x7f.1/a.mar", "ftp://host/a.mar", "gopher://host/a.mar", "s3://bucket/a.mar",
         "http://models.example.com@evil.example/a.mar", "http://models.example.com.evil.example/a.mar",
         "https://models.example.com/mar/../other/a.mar", "https://models.example.com/other/a.mar",
+        "loop.mar", "file://STORE/loop.mar", "file://STORE", "file://STORE/link.mar", "x" * 300, "http://[", "file://[x/",
     ],
 )  # fmt: skip
 async def test_d01_what_nobody_allowed_is_refused_before_anything_is_asked(store: Path, url: str) -> None:
     with pytest.raises(ArgosyError) as caught:
-        await locations(store, "https://models.example.com/mar/").find(url)
+        await locations(store, "https://models.example.com/mar/").find(url.replace("STORE", str(store)))
     assert caught.value.status in (400, 403, 404)
+
+
+async def test_a_link_out_of_the_store_is_called_one(store: Path) -> None:
+    with pytest.raises(ArgosyError, match="a link that leads out of the model store"):
+        await locations(store).find("link.mar")
 
 
 async def test_d01_an_allowed_name_that_leads_inside_is_refused(store: Path) -> None:
