@@ -113,7 +113,7 @@ class JobQueue:
         for job in jobs:
             older = []
             for waiting in self._jobs:
-                if waiting.arrived >= job.arrived:
+                if waiting.arrived > job.arrived:
                     break
                 older.append(waiting)
             self._jobs[job] = None
