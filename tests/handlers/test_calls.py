@@ -366,6 +366,14 @@ def test_what_is_no_handler_is_refused(tmp_path: Path, fresh: None, handler: str
     assert text in refused.value.message
 
 
+@pytest.mark.parametrize("handler", ["../evil.py", "OUT/evil.py", "x/../../evil.py"])
+def test_d06_no_handler_lies_outside_the_archive(tmp_path: Path, fresh: None, handler: str) -> None:
+    (tmp_path / "evil.py").write_text("def handle(data, context): return ['evil']")
+    (tmp_path / "root" / "x").mkdir(parents=True)
+    with pytest.raises(SpecError, match="no such file"):
+        find_entry_point(handler.replace("OUT", str(tmp_path)), tmp_path / "root")
+
+
 def test_a_file_called_as_a_loaded_module_takes_nothing_from_it(tmp_path: Path, fresh: None) -> None:
     (tmp_path / "json.py").write_text("def handle(data, context): return ['mine']")
     assert find_entry_point("json.py", tmp_path).handle([{}], context_of()) == ["mine"]

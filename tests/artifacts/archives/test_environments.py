@@ -65,6 +65,8 @@ def test_what_a_requirements_file_may_say(text: str, packages: tuple[str, ...]) 
         "./directory",
         "numpy --install-option=x",
         "numpy --global-option=x",
+        "numpy ; python_version > '3' --global-option=x",
+        "numpy ; python_version > '3'\t--config-settings=a=b",
         "numpy==1 --hash=md5:00",
         "numpy; os_name == 'x' @ https://evil.example",
         "$(touch /tmp/x)",

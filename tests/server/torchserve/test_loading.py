@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from argosy.artifacts.archives.settings_file import decode_settings
+from argosy.core.errors import InvalidRequest
 from argosy.core.model_archive import ArchiveManifest, ArchiveModel, ModelArchive, VersionSettings
 from argosy.core.prediction_status import VersionStatus
 from argosy.core.torchserve_spec import HandlerDefaults, StartVersion, TorchServeSpec
@@ -99,6 +100,25 @@ def test_a_caller_names_model_and_handler_and_defaults_fill_what_is_missing(tmp_
     assert (named.model_name, named.handler) == ("new", "new.py")
     assert as_registered(archive, RegisterOptions(url="a"), defaults).manifest.model == model
     assert as_registered(bare, RegisterOptions(url="a"), defaults).manifest.model.handler == "default.py"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        *({"model_name": name} for name in ("..", "../../x", 'a"b', "a b", "-a", "a" * 97)),
+        *({"handler": name} for name in ("/OUT/evil.py", "../evil.py", "evil.py", "os:system", "own.py:a b", "a b")),
+    ],
+)
+def test_d06_a_caller_names_nothing_that_a_manifest_may_not(tmp_path: Path, asked: dict[str, str]) -> None:
+    (tmp_path / "evil.py").touch()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "own.py").touch()
+    asked = {field: value.replace("/OUT", str(tmp_path)) for field, value in asked.items()}
+    archive = ModelArchive(url="a", root=root, digest="", manifest=ArchiveManifest())
+    with pytest.raises(InvalidRequest) as caught:
+        as_registered(archive, RegisterOptions(url="a", **asked), HandlerDefaults())
+    assert caught.value.param == next(iter(asked))
 
 
 def status(**settings: Any) -> VersionStatus:

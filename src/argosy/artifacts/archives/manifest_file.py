@@ -21,6 +21,7 @@ from argosy.core.model_archive import ArchiveManifest
 MANIFEST_MEMBER = "MAR-INF/MANIFEST.json"
 MAX_MANIFEST_BYTES = 2**20
 RUNTIMES = ("python", "python3")
+NAME_RULE = "must be 1 to 96 letters, digits, '.', '_' or '-', beginning with a letter or digit"
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _FILE_FIELDS = ("serializedFile", "modelFile", "requirementsFile", "configFile")
@@ -73,8 +74,7 @@ def checked_manifest(manifest: ArchiveManifest, archive: str, url: str, files: C
     model = manifest.model
     name = model.model_name or name_from_url(url)
     if not is_name(name):
-        rule = "must be 1 to 96 letters, digits, '.', '_' or '-', beginning with a letter or digit"
-        raise _wrong(archive, "modelName", name, rule)
+        raise _wrong(archive, "modelName", name, NAME_RULE)
     if not _VERSION.fullmatch(model.model_version):
         rule = "must be 1 to 64 letters, digits, '.', '_', '+' or '-', beginning with a letter or digit"
         raise _wrong(archive, "modelVersion", model.model_version, rule)

@@ -41,7 +41,9 @@ def required_packages(text: str, where: str, files: Collection[str] = ()) -> tup
         if not wanted:
             continue
         bare = _HASH.sub("", wanted).strip()
-        if _PACKAGE.fullmatch(bare) or (is_wheel(bare) and bare.removeprefix("./") in files):
+        # A word that begins with '-' is an option to pip, wherever in the line it stands.
+        is_package = _PACKAGE.fullmatch(bare) and not re.search(r"\s-", bare)
+        if is_package or (is_wheel(bare) and bare.removeprefix("./") in files):
             lines.append(" ".join(wanted.split()))
         else:
             raise SpecError(

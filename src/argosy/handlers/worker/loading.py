@@ -49,8 +49,8 @@ def find_entry_point(handler: str, root: Path) -> EntryPoint:
     """The handler that `handler` names. Raises: SpecError if there is none; whatever its module raises."""
     name, _, attribute = handler.partition(":")
     path = root / (name if name.endswith(".py") else f"{name}.py")
-    if not path.is_file():
-        # Archives are flat: the file of a path lies at the root.
+    if not path.is_file() or ".." in path.parts or not path.is_relative_to(root):
+        # Archives are flat: the file of a path lies at the root. No path leads out of it.
         path = root / path.name
     if path.is_file():
         return _entry_point(load_module(path), attribute)

@@ -51,7 +51,10 @@ class ArchiveLocations:
 
         Cancels: what has arrived is kept. Raises: NotFound, InvalidRequest, Forbidden, ArtifactError.
         """
-        scheme = urlsplit(url).scheme.lower() if "://" in url else ""
+        try:
+            scheme = urlsplit(url).scheme.lower() if "://" in url else ""
+        except ValueError as error:
+            raise InvalidRequest(f"{url[:200]!r} is not a URL ({error}): correct it", param="url") from error
         if scheme in _WEB:
             return await self._fetch(url)
         if scheme == "file":
@@ -65,12 +68,16 @@ class ArchiveLocations:
             raise ModelNotFound("empty url")
         if ".." in Path(name).parts:
             raise ModelNotFound(f"Relative path is not allowed in url: {name[:200]}")
-        path = (self._model_store / name).resolve()
-        if Path(name).is_absolute() or not path.is_relative_to(self._model_store) or path == self._model_store:
+        if Path(name).is_absolute() or Path(name) == Path():
             raise ModelNotFound(f"{name[:200]} is not in the model store: give the name of an archive in it")
-        if not path.exists():
+        path = _existing(self._model_store / name)
+        if path is None:
             known = ", ".join(self.all()[:20]) or "no archive"
             raise ModelNotFound(f"Model not found at: {name[:200]}: the model store has {known}")
+        if path == self._model_store or not path.is_relative_to(self._model_store):
+            raise ModelNotFound(
+                f"{name[:200]} is a link that leads out of the model store: put the archive itself there"
+            )
         return path
 
     def _local(self, url: str) -> Path:
@@ -78,13 +85,16 @@ class ArchiveLocations:
         path = Path(unquote(split.path))
         if split.netloc not in ("", "localhost") or ".." in path.parts or "\0" in str(path):
             raise ModelNotFound(f"Relative path is not allowed in url: {url[:200]}")
-        path = path.resolve()
         allowed = [Path(unquote(urlsplit(each).path)) for each in self._allow_sources if each.startswith("file://")]
-        if not any(path.is_relative_to(folder.resolve()) for folder in (self._model_store, *allowed)):
+        folders = [self._model_store, *(folder.resolve() for folder in allowed)]
+        if not any(path.is_relative_to(folder) for folder in (*folders, *allowed)):
             raise self._not_allowed(url)
-        if not path.exists():
+        found = _existing(path)
+        if found is None:
             raise ModelNotFound(f"Model not found at: {url[:200]}")
-        return path
+        if found == self._model_store or not any(found.is_relative_to(folder) for folder in folders):
+            raise self._not_allowed(url)
+        return found
 
     async def _fetch(self, url: str) -> Path:
         """The archive at a web address, as a file under its own name. Fetched again only if it changed there."""
@@ -109,6 +119,14 @@ class ArchiveLocations:
             f"Given URL {url[:200]} does not match any allowed URL(s): put the archive into the model store, or let "
             "the operator start the server with --allow-source and the beginning of the URL"
         )
+
+
+def _existing(path: Path) -> Path | None:
+    """The path without links; None if there is nothing, or if no file can be called so, or links lead in a circle."""
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
 
 
 def _under_its_name(blob: Path, folder: Path, name: str) -> Path:

@@ -11,6 +11,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import msgspec
 
+from argosy.artifacts.archives.collecting import users_lock
+from argosy.artifacts.locks import held
 from argosy.core.errors import SpecError
 from argosy.core.interfaces import Predictor
 from argosy.core.model_archive import ModelArchive, VersionSettings
@@ -64,6 +66,9 @@ async def open_models(
     served = ModelRegistry()
     presets = preset_models(spec, served, meters.metrics)
     async with AsyncExitStack() as stack:
+        # `argosy archive gc` takes nothing away while this is held. A store on a read-only disk needs no lock.
+        with suppress(OSError):
+            await stack.enter_async_context(held(users_lock(opening.places.unpacked), shared=True))
         nursery = Nursery(handler_options(spec))
         stack.push_async_callback(nursery.close)
 

@@ -14,10 +14,12 @@ from pathlib import Path
 import msgspec
 
 from argosy.artifacts.archives.contents import ContentKind
+from argosy.artifacts.archives.manifest_file import NAME_RULE, handler_fault
 from argosy.artifacts.archives.opening import open_archive
 from argosy.artifacts.archives.settings_file import decode_settings
 from argosy.artifacts.store import default_store_root
-from argosy.core.errors import SpecError
+from argosy.core.errors import InvalidRequest, SpecError
+from argosy.core.model import is_name
 from argosy.core.model_archive import ModelArchive, VersionSettings
 from argosy.core.torchserve_spec import HandlerDefaults, StartVersion, TorchServeSpec
 from argosy.server.torchserve.locations import ArchiveLocations
@@ -48,9 +50,9 @@ class ModelOpening:
         if spec.model_store is None:
             raise SpecError("no model store: pass --model-store DIR")
         self._spec = spec
-        self._places = ArchivePlaces(spec.store or default_store_root())
+        self.places = ArchivePlaces(spec.store or default_store_root())
         self._allowed = _allowed_content(spec.allow_content)
-        self.locations = ArchiveLocations(spec.model_store, self._places.unpacked, spec.allow_sources, spec.network)
+        self.locations = ArchiveLocations(spec.model_store, self.places.unpacked, spec.allow_sources, spec.network)
 
     async def open(self, options: RegisterOptions) -> OpenedModel:
         """The model a caller registers. Raises: NotFound, ArtifactError, SpecError, InvalidRequest."""
@@ -58,9 +60,9 @@ class ModelOpening:
         archive = await asyncio.to_thread(
             open_archive,
             path,
-            self._places.unpacked,
+            self.places.unpacked,
             url=options.url,
-            environments=self._places.environments,
+            environments=self.places.environments,
             allowed=self._allowed,
         )
         archive = as_registered(archive, options, self._spec.handlers)
@@ -105,8 +107,16 @@ def with_row(settings: VersionSettings, row: StartVersion | None) -> VersionSett
 
 
 def as_registered(archive: ModelArchive, options: RegisterOptions, defaults: HandlerDefaults) -> ModelArchive:
-    """The archive under the name and with the handler that its caller wants, or else as its manifest says."""
+    """The archive under the name and with the handler that its caller wants, or else as its manifest says.
+
+    Raises: InvalidRequest for a name or a handler that no manifest could hold either (D-06).
+    """
     model = archive.manifest.model
+    if options.model_name and not is_name(options.model_name):
+        raise InvalidRequest(f"model_name is {options.model_name[:100]!r}: it {NAME_RULE}", param="model_name")
+    fault = handler_fault(options.handler, _files_below(archive.root)) if options.handler else None
+    if fault is not None:
+        raise InvalidRequest(f"handler is {options.handler[:200]!r}: it {fault}", param="handler")
     changed = msgspec.structs.replace(
         model,
         model_name=options.model_name or model.model_name,
@@ -114,3 +124,7 @@ def as_registered(archive: ModelArchive, options: RegisterOptions, defaults: Han
     )
     manifest = msgspec.structs.replace(archive.manifest, model=changed)
     return msgspec.structs.replace(archive, manifest=manifest)
+
+
+def _files_below(root: Path) -> frozenset[str]:
+    return frozenset(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
