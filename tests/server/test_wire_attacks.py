@@ -103,6 +103,19 @@ async def test_d25_a_body_that_never_comes_is_given_up(live) -> None:
             await server.replica.wait_idle()
 
 
+@pytest.mark.parametrize("late", [b"", b"{}"], ids=["idle", "after a late body"])
+async def test_d25_an_idle_connection_is_closed(live, late) -> None:
+    """Also when the last thing that came was a body whose answer had been given before."""
+    async with live(limits={"keep_alive_seconds": 0.1}) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(late))
+        async with asyncio.timeout(5):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(late)
+            await reader.read()
+        writer.close()
+
+
 async def test_d25_bodies_beyond_the_limit_are_refused_before_they_are_read(live) -> None:
     async with live(limits={"max_body_bytes": 1000}) as server:
         answer = await server.send(HEAD + b"Content-Length: 100000000\r\n\r\n")

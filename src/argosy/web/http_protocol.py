@@ -76,6 +76,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._state = server_state
         self._limits = server_state.limits
         self._read_timer: TimerHandle | None = None
+        self._idle_timer: TimerHandle | None = None
+        self._idle_since: float | None = None
         self._stall_timer: TimerHandle | None = None
         self._answering: asyncio.Task[None] | None = None
         self._answered: RequestResponseCycle | None = None
@@ -108,24 +110,27 @@ class GuardedProtocol(HttpToolsProtocol):
             self._answering.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, counting a head that is not complete yet."""
+        """Feed the parser. What is not complete then has a time limit; most requests come whole, and need none."""
         if self.transport.is_closing():
             return
+        self._idle_since = None
         if self._in_head:
-            if self._read_timer is None:
-                self._await_input(self._limits.header_seconds)
             self._head_bytes += len(data)
         super().data_received(data)
         if self._in_head and self._head_bytes > self._limits.max_header_bytes:
             self._too_large()
+        elif self._read_timer is None and not self._in_head:
+            self._await_input(self._limits.body_seconds)
+        elif self._read_timer is None and self._head_bytes:
+            self._await_input(self._limits.header_seconds)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Bound the number and the size of headers, however they are cut into packets."""
-        super().on_header(name, value)
         self._parsed_bytes += len(name) + len(value)
-        if len(self.headers) > _MAX_HEADERS or self._parsed_bytes > self._limits.max_header_bytes:
+        if len(self.headers) >= _MAX_HEADERS or self._parsed_bytes > self._limits.max_header_bytes:
             self._rejection = 431
             raise httptools.HttpParserInvalidMethodError("too many or too large headers")
+        super().on_header(name, value)
 
     def on_message_begin(self) -> None:
         """A new request starts."""
@@ -134,26 +139,34 @@ class GuardedProtocol(HttpToolsProtocol):
         self._parsed_bytes = 0
 
     def on_headers_complete(self) -> None:
-        """The head is complete; from here the body has its own time limit."""
+        """The head is complete; a body that does not come with it gets a time limit of its own."""
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise httptools.HttpParserInvalidMethodError("too many pipelined requests")
         self._in_head = False
         self._head_bytes = 0
-        self._await_input(self._limits.body_seconds)
+        self._stop_read_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """The request is complete: nothing more to wait for."""
         self._stop_read_timer()
-        self._state.waiting.pop(self, None)
         self._in_head = True
         super().on_message_complete()
+        if self.cycle.response_complete:
+            self._begin_idling()  # answered before its body was here
+        else:
+            self._state.waiting.pop(self, None)
 
     def on_response_complete(self) -> None:
-        """The answer is out: from here we wait for the next request."""
-        super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():
-            self._state.waiting[self] = None
+        """The answer is out: the next request that is here already is answered, else we wait a while for one."""
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+        else:
+            self._begin_idling()
 
     def pause_writing(self) -> None:
         """The client reads slower than we write: it has a while to catch up."""
@@ -205,6 +218,23 @@ class GuardedProtocol(HttpToolsProtocol):
         else:
             self._reject(408, "the request did not arrive in time: send it again, faster")
 
+    def _begin_idling(self) -> None:
+        self._state.waiting[self] = None
+        self._idle_since = self.loop.time()
+        if self._idle_timer is None:
+            self._idle_timer = self.loop.call_later(self._limits.keep_alive_seconds, self._check_idle)
+
+    def _check_idle(self) -> None:
+        """Close what has been idle too long. One timer looks now and then, and none is set for each answer."""
+        self._idle_timer = None
+        if self._idle_since is None or self.transport.is_closing():
+            return
+        left = self._idle_since + self._limits.keep_alive_seconds - self.loop.time()
+        if left <= 0:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(left, self._check_idle)
+
     def _is_next_request(self) -> bool:
         """Whether what is late comes after a request that is still being answered, which must not suffer for it."""
         is_answering = self.cycle is not None and not self.cycle.response_complete
@@ -230,9 +260,10 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def _stop_timers(self) -> None:
         self._stop_read_timer()
-        if self._stall_timer is not None:
-            self._stall_timer.cancel()
-            self._stall_timer = None
+        for timer in (self._stall_timer, self._idle_timer):
+            if timer is not None:
+                timer.cancel()
+        self._stall_timer = self._idle_timer = None
 
     def _too_large(self) -> None:
         self._reject(

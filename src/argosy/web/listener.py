@@ -102,7 +102,6 @@ class Listener:
             log_config=None,
             access_log=False,
             proxy_headers=False,
-            timeout_keep_alive=round(self._spec.limits.keep_alive_seconds),
         )
         config.load()
         loop = asyncio.get_running_loop()
