@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import stat
 import zipfile
@@ -66,6 +67,18 @@ def test_d05_duplicate_members_are_refused(tmp_path: Path) -> None:
 def test_d05_too_many_members_are_refused(tmp_path: Path) -> None:
     path = archive_of(tmp_path / "bad.whl", [(f"m{number}", b"") for number in range(MAX_MEMBERS + 1)])
     with pytest.raises(ArtifactError, match="members"), checked_archive(path):
+        pytest.fail("the archive was opened")
+
+
+def test_d05_members_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m", bytes(range(256)) * 4096)
+        for number in range(300):
+            again = copy.copy(archive.filelist[0])
+            again.filename = f"m{number}"
+            archive.filelist.append(again)
+    with pytest.raises(ArtifactError, match="unpacks to"), checked_archive(path):
         pytest.fail("the archive was opened")
 
 

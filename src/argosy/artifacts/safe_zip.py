@@ -89,8 +89,10 @@ def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
             raise ArtifactError(f"{path.name}: member {member.filename[:120]!r} {fault}: the archive is refused")
         seen.add(folded)
     total = sum(member.file_size for member in members)
-    if total > MAX_TOTAL_BYTES:
-        raise ArtifactError(f"{path.name} unpacks to {total} bytes, may be {MAX_TOTAL_BYTES}: it is refused")
+    # Members may be made to overlap, each within its ratio: what all of them become counts too.
+    most = min(MAX_TOTAL_BYTES, RATIO_FREE_BYTES + MAX_RATIO * path.stat().st_size)
+    if total > most:
+        raise ArtifactError(f"{path.name} unpacks to {total} bytes, may be {most}: it is refused")
 
 
 def name_fault(name: str) -> str | None:

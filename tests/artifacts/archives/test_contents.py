@@ -38,6 +38,8 @@ def zip_bytes(contents: dict[str, bytes]) -> bytes:
 
 
 PICKLE = pickle.dumps(WEIGHTS)
+TEXT_PICKLE = pickle.dumps(WEIGHTS, 0)  # of an OrderedDict: it imports and calls
+LONG = 17 * 2**20
 SAFETENSORS = struct.pack("<Q", 2) + b"{}"
 
 
@@ -46,7 +48,23 @@ SAFETENSORS = struct.pack("<Q", 2) + b"{}"
     [
         *((pickle.dumps(WEIGHTS, protocol), ContentKind.PICKLE) for protocol in range(6)),
         (pickle.dumps([1], 0), ContentKind.PICKLE),
+        (TEXT_PICKLE + b"\n\n\n", ContentKind.PICKLE),
+        (TEXT_PICKLE + bytes(range(256)), ContentKind.PICKLE),
+        (TEXT_PICKLE + bytes(LONG), ContentKind.PICKLE),
+        (pickle.dumps(Path("x" * LONG), 0), ContentKind.PICKLE),
+        (b"N0" * 100_000 + TEXT_PICKLE, ContentKind.PICKLE),
+        (b"cos\nsystem\n(S'true'\ntR.", ContentKind.PICKLE),
+        (b"(S'true'\nios\nsystem\n.more", ContentKind.PICKLE),
+        (PICKLE[2:], ContentKind.PICKLE),
         (gzip.compress(PICKLE), ContentKind.PICKLE),
+        (gzip.compress(TEXT_PICKLE), ContentKind.PICKLE),
+        (zlib.compress(TEXT_PICKLE), ContentKind.PICKLE),
+        (zip_bytes({"words.txt": TEXT_PICKLE}), ContentKind.PICKLE),
+        (gzip.compress(b"I am a sentence."), ContentKind.OTHER),
+        (b"cat\ndog\nRat\nbat.\n", ContentKind.OTHER),
+        (b"cat\ndog\n.bat\n", ContentKind.OTHER),
+        (b"GGUF\x03\0\0\0\0" + b"0" + TEXT_PICKLE, ContentKind.PICKLE),
+        (b"X\x04\0\0\0\0\0\0{" + b"0" + TEXT_PICKLE + bytes(2000), ContentKind.PICKLE),
         (bz2.compress(PICKLE), ContentKind.PICKLE),
         (lzma.compress(PICKLE), ContentKind.PICKLE),
         (zlib.compress(PICKLE), ContentKind.PICKLE),

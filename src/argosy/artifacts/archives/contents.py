@@ -4,15 +4,17 @@ Three kinds are refused unless the operator allows them: a pickle runs code when
 program; a zip inside holds what nobody has looked at, so it is looked at here, and so is the start of a packed file.
 Weights come in formats that are numbers alone: safetensors, GGUF.
 
-A pickle of protocol 0 or 1 is plain text without a mark at its start; it is found by parsing: a file whose opcodes
-run, without being executed, from its first byte to the STOP at its last one. Tensors saved by old PyTorch are several
-pickles one after the other, then raw numbers; the first of them is a mark of its own.
+A pickle of protocol 0 or 1 is plain text without a mark at its start; it is found by parsing, without executing: a
+file whose opcodes run from its first byte to a STOP, which stands at its end, or comes after a name was imported and
+something called (what follows a STOP is never read, so anything may). Tensors saved by old PyTorch are several pickles
+one after the other, then raw numbers; the first of them is a mark of its own.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import pickletools
 import tarfile
@@ -27,7 +29,8 @@ from argosy.artifacts.safe_zip import checked_archive, copy_member
 from argosy.core.errors import ArtifactError
 
 HEAD_BYTES = 64
-MAX_PARSED_BYTES = 2**20
+MAX_PARSED_BYTES = 2**24
+MAX_OPCODES = 100_000
 MAX_DEPTH = 3
 _ZIP_MAGIC = b"PK\x03\x04"
 # numpy's own: a header of text, of which the type `|O` says that pickles follow.
@@ -41,6 +44,9 @@ _STREAMS: Mapping[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZM
 _ZLIB_MAGICS = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 _PROTO_OPCODE = 0x80
 _HIGHEST_PROTOCOL = 5
+# Source: pickletools: GLOBAL, INST, STACK_GLOBAL, EXT1 to EXT4; REDUCE, INST, OBJ, NEWOBJ, NEWOBJ_EX, BUILD.
+_IMPORTS = frozenset("ci\x93\x82\x83\x84")
+_CALLS = frozenset("Rio\x81\x92b")
 
 
 class ContentKind(StrEnum):
@@ -61,16 +67,20 @@ UNSAFE = frozenset({ContentKind.PICKLE, ContentKind.TORCHSCRIPT})
 def kind_of(path: Path) -> ContentKind:
     """What the file is. Raises: OSError; ArtifactError for a zip inside that nobody should open."""
     with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-    if head.startswith(_ZIP_MAGIC):
+        start = file.read(MAX_PARSED_BYTES)
+    size_bytes = path.stat().st_size
+    if start.startswith(_ZIP_MAGIC):
         return _kind_of_zip(path, depth=0)
-    if head.startswith(_GGUF_MAGIC):
+    if start.startswith(_NPY_MAGIC):
+        return ContentKind.PICKLE if b"|O" in start[: 2 * HEAD_BYTES] else ContentKind.OTHER
+    # Before the formats that hold numbers alone: a pickle can be made to begin like one of them.
+    if _runs_as_pickle(start, is_whole=size_bytes <= MAX_PARSED_BYTES):
+        return ContentKind.PICKLE
+    if start.startswith(_GGUF_MAGIC):
         return ContentKind.GGUF
-    if head.startswith(_NPY_MAGIC):
-        return ContentKind.PICKLE if b"|O" in head else ContentKind.OTHER
-    if _is_safetensors(head, path.stat().st_size):
+    if _is_safetensors(start, size_bytes):
         return ContentKind.SAFETENSORS
-    if _is_pickle(path, head) or _is_packed_pickle(path, head) or _is_tar_of_pickles(path, head):
+    if _is_marked(start) or _is_packed_pickle(path, start) or _is_tar_of_pickles(start):
         return ContentKind.PICKLE
     return ContentKind.OTHER
 
@@ -79,28 +89,31 @@ def _is_safetensors(head: bytes, size_bytes: int) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size_bytes - 8
 
 
-def _is_pickle(path: Path, head: bytes) -> bool:
-    if _is_marked(head):
-        return True
-    if not head or path.stat().st_size > MAX_PARSED_BYTES:
-        return False
-    content = path.read_bytes()
-    if b"." not in content[-2:]:
-        return False
+def _runs_as_pickle(start: bytes, *, is_whole: bool) -> bool:
+    """Whether opcodes run from the first byte to a STOP. start: as many bytes as are parsed. is_whole: no more come."""
+    codes: set[str] = set()
+    number = end = 0
     try:
-        position = max((place or 0 for _, _, place in pickletools.genops(content)), default=-1)
+        for number, (opcode, _, position) in enumerate(pickletools.genops(start), start=1):
+            codes.add(opcode.code)
+            end = position or 0
+            if number == MAX_OPCODES:
+                return True
     except (ValueError, UnicodeError, OverflowError, IndexError, KeyError):
-        return False
+        # What was read may end in the middle of a long argument, as that of a large array.
+        return not is_whole and "(" in codes and not codes.isdisjoint(_IMPORTS)
+    if not codes.isdisjoint(_IMPORTS) and not codes.isdisjoint(_CALLS):
+        return True
     # One opcode, or text that happens to end at its first '.', is no pickle.
-    return position >= len(content) - 2 and len(content) > 3
+    return is_whole and number > 1 and len(start) > 3 and end >= len(start) - 2
 
 
-def _is_tar_of_pickles(path: Path, head: bytes) -> bool:
+def _is_tar_of_pickles(start: bytes) -> bool:
     """What PyTorch before 0.1.10 wrote: a tar of pickles, without compression."""
-    if b"\0" not in head:
+    if b"\0" not in start[:HEAD_BYTES]:
         return False
     try:
-        with tarfile.open(path, "r:") as archive:
+        with tarfile.open(fileobj=io.BytesIO(start), mode="r:") as archive:
             first = archive.next()
     except (tarfile.TarError, OverflowError, ValueError):
         return False
@@ -108,18 +121,20 @@ def _is_tar_of_pickles(path: Path, head: bytes) -> bool:
 
 
 def _is_packed_pickle(path: Path, head: bytes) -> bool:
-    """A compressed pickle, as joblib and many scripts write them; only its first bytes are unpacked."""
+    """A compressed pickle, as joblib and many scripts write them; only its start is unpacked."""
     opened = next((opener for magic, opener in _STREAMS.items() if head.startswith(magic)), None)
     try:
         if opened is not None:
             with opened(path) as file:
-                return _is_marked(file.read(HEAD_BYTES))
-        if head[:2] in _ZLIB_MAGICS:
+                start = file.read(MAX_PARSED_BYTES)
+        elif head[:2] in _ZLIB_MAGICS:
             with path.open("rb") as raw:
-                return _is_marked(zlib.decompressobj().decompress(raw.read(2**16), HEAD_BYTES))
+                start = zlib.decompressobj().decompress(raw.read(MAX_PARSED_BYTES), MAX_PARSED_BYTES)
+        else:
+            return False
     except (OSError, EOFError, zlib.error, lzma.LZMAError, ValueError):
         return False
-    return False
+    return _is_marked(start) or _runs_as_pickle(start, is_whole=len(start) < MAX_PARSED_BYTES)
 
 
 def _is_marked(head: bytes) -> bool:
@@ -143,13 +158,14 @@ def _kind_of_zip(path: Path, depth: int) -> ContentKind:
 def _kind_inside(archive: zipfile.ZipFile, info: zipfile.ZipInfo, depth: int) -> ContentKind:
     try:
         with archive.open(info) as member:
-            head = member.read(2 * HEAD_BYTES)
+            start = member.read(MAX_PARSED_BYTES)
     except (zipfile.BadZipFile, EOFError, NotImplementedError, zlib.error, OSError) as error:
         raise ArtifactError(f"{info.filename!r} inside a zip cannot be read ({error}): make the zip again") from error
-    if _is_marked(head) or (head.startswith(_NPY_MAGIC) and b"|O" in head):
-        return ContentKind.PICKLE
-    if not head.startswith(_ZIP_MAGIC):
-        return ContentKind.OTHER
+    if start.startswith(_NPY_MAGIC):
+        return ContentKind.PICKLE if b"|O" in start[: 2 * HEAD_BYTES] else ContentKind.OTHER
+    if not start.startswith(_ZIP_MAGIC):
+        is_pickle = _is_marked(start) or _runs_as_pickle(start, is_whole=info.file_size <= MAX_PARSED_BYTES)
+        return ContentKind.PICKLE if is_pickle else ContentKind.OTHER
     with tempfile.NamedTemporaryFile(suffix=f"-{info.filename.rpartition('/')[2][-40:]}") as inner:
         copy_member(archive, info, inner.file, lambda _: None)
         inner.flush()
