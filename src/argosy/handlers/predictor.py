@@ -24,7 +24,7 @@ from argosy.core.prediction import HandlerMetric, Prediction, PredictRequest, Wo
 from argosy.handlers.answers import check_answer
 from argosy.handlers.conversation import Conversation
 from argosy.handlers.instructions import load_command
-from argosy.handlers.nursery import Nursery
+from argosy.handlers.nursery import Nursery, StartedWorker
 from argosy.handlers.output import OutputLines
 from argosy.handlers.preloading import imports_of
 from argosy.handlers.processes import WorkerProcess, count_oom_kills, is_stopped, resident_bytes
@@ -171,10 +171,7 @@ class WorkerPredictor:
         labels: dict[str, str | int] = {
             "model_name": model.model_name, "model_version": model.model_version, "worker": self._seat,
         }  # fmt: skip
-        self._output, _ = await loop.connect_read_pipe(
-            lambda: OutputLines(labels, time.monotonic), os.fdopen(started.output, "rb", buffering=0)
-        )
-        await loop.create_unix_connection(lambda: self._conversation.channel, sock=started.connection)
+        await self._connect(started, labels)
         self._process.on_exit = self._process_ended
         if self._process.has_ended:
             self._process_ended()
@@ -186,6 +183,18 @@ class WorkerPredictor:
         self._is_ready = True
         self._watch = loop.call_later(WATCH_SECONDS, self._look)
         _LOG.info("a worker is ready", extra={**labels, "pid": self._process.pid, **event.phases})
+
+    async def _connect(self, started: StartedWorker, labels: dict[str, str | int]) -> None:
+        loop = asyncio.get_running_loop()
+        output = os.fdopen(started.output, "rb", buffering=0)
+        try:
+            self._output, _ = await loop.connect_read_pipe(lambda: OutputLines(labels, time.monotonic), output)
+            await loop.create_unix_connection(lambda: self._conversation.channel, sock=started.connection)
+        except BaseException:  # whatever happened, also a cancellation: nothing is left open
+            started.connection.close()
+            if self._output is None:
+                output.close()
+            raise
 
     def _noted(self, event: Event) -> Event:
         """The event, with what it tells of besides its answer taken in."""
