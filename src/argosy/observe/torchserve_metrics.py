@@ -17,7 +17,7 @@ import logging
 import re
 import socket
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from argosy.core.errors import ArgosyError
 from argosy.core.prediction import HandlerMetric, PredictRequest
@@ -123,6 +123,7 @@ class TorchServeMeters:
     ) -> None:
         self.metrics = metrics
         self.hostname = socket.gethostname()
+        self._default_dimensions = {"Hostname": self.hostname}
         self._label_set = label_set
         self._uuid = str(uuid.uuid4())
         self._detects = auto_detect
@@ -168,16 +169,13 @@ class TorchServeMeters:
         row = self._handler_rows.get(seen.name) or self._detected(seen)
         if row is None or seen.value != seen.value:
             return
-        values = tuple(self._dimension(seen.dimensions, label) for label in row.labels)
+        values = [seen.dimensions.get(label, self._default_dimensions.get(label, "")) for label in row.labels]
         if row.kind is MetricKind.HISTOGRAM:
             self.metrics.histogram(row.name, *values).observe(seen.value)
         elif row.kind is MetricKind.GAUGE:
             self.metrics.gauge(row.name, *values).set(seen.value)
         elif seen.value > 0:
             self.metrics.counter(row.name, *values).add(seen.value)
-
-    def _dimension(self, dimensions: Mapping[str, str], label: str) -> str:
-        return dimensions.get(label, self.hostname if label == "Hostname" else "")
 
     def _detected(self, seen: HandlerMetric) -> Metric | None:
         if not self._detects or seen.name in self._handler_rows or len(self._handler_rows) >= MAX_DETECTED:

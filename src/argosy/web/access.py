@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 _EVERYONE = Principal()
 _CALLER = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}")
 _UNSAFE = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+_DECISIVE = frozenset({b"host", b"authorization", b"origin", b"content-type"})
 _OTHER_SITES = frozenset({b"cross-site", b"same-site"})
 
 Head = dict[bytes, bytes]
@@ -82,14 +83,13 @@ def load_keys(spec: WebSpec, metrics: Metrics) -> ApiKeys:
     return WatchedKeys(path, plain_keys(spec.api_keys), report)
 
 
-def single(headers: Iterable[tuple[bytes, bytes]]) -> Head:
-    """Headers as a mapping. Raises: InvalidRequest if one that decides about access comes twice."""
-    head: Head = {}
-    for name, value in headers:
-        if name in head and name in (b"host", b"authorization", b"origin", b"content-type"):
+def check_single(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Whether the headers that decide about access stand there once. Raises: InvalidRequest."""
+    seen: set[bytes] = set()
+    for name, _ in headers:
+        if name in seen and name in _DECISIVE:
             raise InvalidRequest(f"header {name.decode()} came twice: send it once")
-        head[name] = value
-    return head
+        seen.add(name)
 
 
 def check_host(head: Head, door: Door, http_version: str) -> None:

@@ -43,9 +43,11 @@ _SECURITY_HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
-_STRICT_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 _LINGER_SECONDS = 1.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +63,7 @@ class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     fatal: tuple[type[ArgosyError], ...] = ()
     tracing: Tracing | None = None
     render: Callable[[Exception, Request], Response] = error_response
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: Headers = ()
     closes_on_error: bool = False
 
 
@@ -75,6 +77,7 @@ class Edge:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._settings = settings
+        self._usual_headers = (*settings.headers, _POLICY)
         self._methods: dict[str, set[str]] = {}
         for route in routes:
             self._methods.setdefault(route.path, set()).update(route.methods or ())
@@ -86,40 +89,33 @@ class Edge:
         """Answer one request, whatever it is."""
         if scope["type"] != "http":
             return
-        exchange = Exchange(scope, receive, send, self._settings)
+        exchange = Exchange(scope, receive, send, self._settings, self._usual_headers)
         is_probe = self._settings.door.paths.is_probe(scope["path"])
         if not is_probe:
             self._lifecycle.enter()
             self._in_flight.add(1)
         try:
-            await self._answer(exchange, is_probe=is_probe)
-        finally:
-            if not is_probe:
-                self._in_flight.add(-1)
-                self._lifecycle.leave()
-            self._account(exchange)
-
-    async def _answer(self, exchange: Exchange, *, is_probe: bool) -> None:
-        scope = exchange.scope
-        try:
-            response = self._admit(exchange, is_probe=is_probe)
-            if response is None:
-                app = self._known.app_for(scope) or self._router
-                await app(scope, exchange.receive_body, exchange.send)
-                return
-            await response(scope, exchange.receive, exchange.send)
+            app = self._admit(exchange, is_probe=is_probe)
+            await app(scope, exchange.receive_body, exchange.send)
         except Exception as error:  # boundary: the HTTP edge, every error becomes a response
             if isinstance(error, self._settings.fatal):
                 self._lifecycle.die(error.message)
             if exchange.status:
                 raise
             await self._refuse(exchange, error)
+        finally:
+            if not is_probe:
+                self._in_flight.add(-1)
+                self._lifecycle.leave()
+            self._account(exchange)
 
-    def _admit(self, exchange: Exchange, *, is_probe: bool) -> Response | None:
-        """Check who comes and what they bring; a response if that is all there is to say."""
+    def _admit(self, exchange: Exchange, *, is_probe: bool) -> ASGIApp:
+        """Check who comes and what they bring; what answers them."""
         scope, settings = exchange.scope, self._settings
-        exchange.identify(dict(scope["headers"]))
-        head = access.single(scope["headers"])
+        head: access.Head = dict(scope["headers"])
+        exchange.identify(head)
+        if len(head) != len(scope["headers"]):
+            access.check_single(scope["headers"])
         access.check_host(head, settings.door, scope["http_version"])
         exchange.granted_origin = access.check_origin(head, settings.door)
         if exchange.granted_origin and scope["method"] == "OPTIONS":
@@ -139,7 +135,14 @@ class Edge:
         state["principal"] = access.billed_to(head, principal, settings.door)
         state["caller"] = principal
         scope["app"] = self
-        return None
+        return self._known.app_for(scope) or self._look_up
+
+    async def _look_up(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Find the route of a path that was not asked for lately, and keep in mind which it was."""
+        try:
+            await self._router(scope, receive, send)
+        finally:
+            self._known.remember(scope)
 
     async def _refuse(self, exchange: Exchange, error: Exception) -> None:
         request = Request(exchange.scope)
@@ -158,7 +161,6 @@ class Edge:
 
     def _account(self, exchange: Exchange) -> None:
         scope = exchange.scope
-        self._known.remember(scope)
         route = scope.get("route")
         handler = getattr(route, "path", None) or (scope["path"] if scope["path"] in self._methods else "none")
         method = scope["method"] if scope["method"] in _METHODS else "other"
@@ -189,9 +191,14 @@ class Edge:
 
 
 class Exchange:
-    """One request and its response on their way through the edge."""
+    """One request and its response on their way through the edge. usual: headers of responses that set none instead."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: EdgeSettings) -> None:
+    __slots__ = (
+        "_remaining", "_send", "_settings", "_traceparent", "_usual", "granted_origin", "must_close", "receive",
+        "receive_body", "request_id", "scope", "span", "started", "status",
+    )  # fmt: skip
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: EdgeSettings, usual: Headers) -> None:
         self.scope = scope
         self.receive = receive
         self.receive_body = receive
@@ -204,6 +211,7 @@ class Exchange:
         self._traceparent = ""
         self._send = send
         self._settings = settings
+        self._usual = usual
         self._remaining = settings.max_body_bytes
 
     def identify(self, head: access.Head) -> None:
@@ -272,11 +280,8 @@ class Exchange:
 
     def _headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
         own = [*headers, *_SECURITY_HEADERS, (b"x-request-id", self.request_id.encode())]
-        if self._settings.headers:
-            given = {name for name, _ in headers}
-            own += [each for each in self._settings.headers if each[0] not in given]
-        if not any(name == b"content-security-policy" for name, _ in headers):
-            own.append(_STRICT_POLICY)
+        given = dict(headers)
+        own += [each for each in self._usual if each[0] not in given]
         if self._traceparent:
             own.append((b"traceparent", self._traceparent.encode()))
         if self.granted_origin:

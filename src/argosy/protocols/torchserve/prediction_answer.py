@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -45,8 +44,8 @@ class PredictionAnswer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer. Raises: what the prediction raises, if no byte has been sent; HandlerError for a wrong answer."""
-        async with aclosing(self._pieces) as pieces:
-            first = await anext(pieces)
+        try:
+            first = await anext(self._pieces)
             status, headers = _status_of(first), _headers_of(first, self._own_headers)
             self._check_size(first)
             if first.is_last:
@@ -57,13 +56,18 @@ class PredictionAnswer(Response):
                 return
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": first.body, "more_body": True})
-            try:
-                async for piece in pieces:
-                    self._check_size(piece)
-                    await send({"type": "http.response.body", "body": piece.body, "more_body": not piece.is_last})
-            except Exception as error:  # boundary: the status is out, only the cut connection can tell
-                log_error(error, scope["path"])
-                raise
+            await self._stream(scope, send)
+        finally:
+            await self._pieces.aclose()  # as `aclosing` does, which costs two coroutines more
+
+    async def _stream(self, scope: Scope, send: Send) -> None:
+        try:
+            async for piece in self._pieces:
+                self._check_size(piece)
+                await send({"type": "http.response.body", "body": piece.body, "more_body": not piece.is_last})
+        except Exception as error:  # boundary: the status is out, only the cut connection can tell
+            log_error(error, scope["path"])
+            raise
 
     def _check_size(self, piece: Prediction) -> None:
         if len(piece.body) > self._max_bytes:
