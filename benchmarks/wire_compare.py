@@ -219,7 +219,9 @@ def _family_faults(theirs: dict[str, Any], ours: dict[str, Any], *, is_filtered:
     found = [f"metric {name} is missing" for name in sorted(theirs.keys() - ours.keys())]
     if is_filtered:
         found += [f"metric {name} was not asked for" for name in sorted(ours.keys() - theirs.keys())]
-    unlike = [name for name in sorted(theirs.keys() & ours.keys()) if ours[name] != theirs[name]]
+    # A family without a sample shows no labels.
+    alike = {name: {**ours.get(name, {}), **({} if one["labels"] else {"labels": []})} for name, one in theirs.items()}
+    unlike = [name for name in sorted(theirs.keys() & ours.keys()) if alike[name] != theirs[name]]
     return found + [f"metric {name}: {ours[name]} instead of {theirs[name]}" for name in unlike]
 
 

@@ -281,7 +281,7 @@ def test_strict_describes_a_version_with_torchserves_members_in_its_order() -> N
             {"id": "9000", "startTime": "2024-01-31T10:20:30.123Z", "status": "READY", "memoryUsage": 123456, "pid": 7,
              "gpu": False, "gpuUsage": "N/A"},
             {"id": "9001", "startTime": "1970-01-01T00:00:00.000Z", "status": "UNLOADING", "memoryUsage": 0,
-             "gpu": False, "gpuUsage": "N/A"},
+             "pid": -1, "gpu": False, "gpuUsage": "N/A"},
         ],
         "jobQueueStatus": {"remainingCapacity": 97, "pendingRequests": 3},
         "customizedMetadata": {},

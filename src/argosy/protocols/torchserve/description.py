@@ -11,6 +11,7 @@ from typing import Any
 from argosy.core.model_archive import SequenceSettings
 from argosy.core.prediction_status import VersionStatus, WorkerPhase, WorkerStatus
 
+_NO_PROCESS = -1
 _MS_PER_SECOND = 1_000
 _NO_SEQUENCES = SequenceSettings(max_sequences=0, max_queued_per_sequence=0)
 
@@ -80,11 +81,10 @@ def _worker(worker: WorkerStatus, *, strict: bool) -> dict[str, Any]:
         "startTime": _timestamp(worker.started_at),
         "status": "READY" if is_ready else "UNLOADING",
         "memoryUsage": worker.memory_bytes,
+        "pid": _NO_PROCESS if worker.pid is None else worker.pid,
         "gpu": False,
         "gpuUsage": "N/A",
     }
-    if worker.pid is not None:
-        shown["pid"] = worker.pid
     if not strict:
         shown["phase"] = worker.phase.value
         shown["restarts"] = worker.restarts
