@@ -61,6 +61,10 @@ ShowCauses = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+LameDuck = Annotated[
+    float | None,
+    typer.Option(help="Seconds it takes connections after SIGTERM, unready. [1]", rich_help_panel=_PANEL),
+]
 AllowContent = Annotated[
     list[str] | None, typer.Option(help="Load weights that are programs: torchscript.", rich_help_panel=_PANEL)
 ]
@@ -119,18 +123,23 @@ _OWN = (
     "metrics_set",
     "enable_model_api",
     "show_causes",
+    "lame_duck",
     "allow_content",
     "worker_env",
     "start",
 )
 # Of ours, what is a field of the spec as it is.
-_FIELDS = ("model_store", "compat", "metrics_set", "enable_model_api", "show_causes", "allow_content", "worker_env")
+_FIELDS = (
+    *("model_store", "compat", "metrics_set", "enable_model_api", "show_causes", "lame_duck", "allow_content"),
+    "worker_env",
+)
 
 _PLACES: Mapping[str, Place] = {
     **WEB_PLACES,
     "allow_source": ("allow_sources",),
     "metrics_set": ("metrics_settings", "label_set"),
     "show_causes": ("shows_causes",),
+    "lame_duck": ("lame_duck_seconds",),
     "worker_env": ("worker_variables",),
     **{name: ("network", name) for name in ("hf_endpoint", "ms_endpoint", "allow_private_addresses")},
     "connections": ("network", "num_connections"),

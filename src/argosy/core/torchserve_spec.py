@@ -112,6 +112,7 @@ class TorchServeSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
     allow_sources: URL prefixes that archives may be registered from; none = from the model store only.
     enable_model_api: who may register, scale and unregister. None: whoever has a key, or anyone on a loopback address;
     True: anyone who reaches the address; False: nobody registers and unregisters (405, as TorchServe).
+    lame_duck_seconds: how long, after SIGTERM, it goes on to take connections while its probes say unready.
     shows_causes: an answer about a failed handler tells its exception; None = on a loopback address.
     allow_content: kinds of weights that are refused otherwise, because reading them runs code (`torchscript`).
     worker_variables: names of environment variables that handlers may see beyond harmless ones.
@@ -129,6 +130,7 @@ class TorchServeSpec(WebSpec, frozen=True, kw_only=True, forbid_unknown_fields=T
     version_defaults: VersionSettings = VersionSettings()
     workers_per_model: Annotated[int, msgspec.Meta(ge=0)] | None = None
     unregister_timeout_seconds: float = 120.0
+    lame_duck_seconds: Annotated[float, msgspec.Meta(ge=0)] = 1.0
     handlers: HandlerDefaults = HandlerDefaults()
     sequence_headers: SequenceHeaders = SequenceHeaders()
     metrics_settings: TorchServeMetricsSpec = TorchServeMetricsSpec()

@@ -123,7 +123,7 @@ class Edge:
         principal = access.authenticate(scope["path"], head, settings.door)
         if settings.tracing is not None and not is_probe:
             exchange.trace(settings.tracing, head)
-        if not is_probe and not self._lifecycle.is_ready and settings.door.paths.needs_ready(scope["path"]):
+        if not is_probe and not self._lifecycle.takes_requests and settings.door.paths.needs_ready(scope["path"]):
             exchange.must_close = True
             raise NotReady(self._lifecycle.reason, phase=self._lifecycle.phase.value)
         must_be_json = scope["path"].startswith(settings.door.paths.json_prefixes)

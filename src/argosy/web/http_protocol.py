@@ -28,6 +28,7 @@ from uvicorn.server import ServerState
 
 from argosy.core.web_spec import LimitsSpec
 from argosy.observe.metrics import Metrics
+from argosy.web.last_requests import num_unread_bytes
 from argosy.web.quick_send import QuickSend
 
 _MAX_HEADERS = 100
@@ -58,8 +59,13 @@ class GuardedState(ServerState):
         self.rejection = rejection
         self.gone = metrics.counter("argosy_client_disconnects", "gone")
         self.stalled = metrics.counter("argosy_client_disconnects", "stalled")
+        self.is_ending = False  # Every answer is its connection's last.
         # Connections that owe us a whole request, the one that has for longest first.
         self.waiting: dict[GuardedProtocol, None] = {}
+
+    def guarded(self) -> list[GuardedProtocol]:
+        """The connections there are now."""
+        return [each for each in self.connections if isinstance(each, GuardedProtocol)]
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -92,6 +98,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._reject(503, f"the server answers on {self._limits.max_connections} connections: try again later")
             return
         self._state.waiting[self] = None
+        self._idle_since = self.loop.time()
         self._await_input(self._limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -146,6 +153,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._stop_read_timer()
         super().on_headers_complete()
+        if self._state.is_ending:
+            self.end_after_answer()
 
     def on_message_complete(self) -> None:
         """The request is complete: nothing more to wait for."""
@@ -165,8 +174,22 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
+            if self._state.is_ending:
+                self.end_after_answer()
         else:
             self._begin_idling()
+
+    def end_after_answer(self) -> None:
+        """The answer to the last request that is here says `Connection: close`, if it has not begun yet."""
+        if self._answered is not None and not self._answered.response_started:
+            self._answered.keep_alive = bool(self.pipeline)
+
+    def end_if_silent(self, seconds: float) -> None:
+        """Close the connection if nothing was heard on it for so long, and nothing lies there unread."""
+        if self._idle_since is None or self.loop.time() - self._idle_since < seconds or self.transport.is_closing():
+            return
+        if not num_unread_bytes(self.transport):
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The client reads slower than we write: it has a while to catch up."""

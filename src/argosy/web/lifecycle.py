@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """Where a server is in its life. Only `ready` takes new requests."""
+    """Where a server is in its life. Only `ready` asks for new requests."""
 
     STARTING = "starting"
     READY = "ready"
@@ -26,8 +26,12 @@ class Lifecycle:
     start_seconds: what the start has taken so far, by its parts; told with the readiness.
     """
 
-    def __init__(self, starting: str) -> None:
-        """starting: what callers are told until the server is ready."""
+    def __init__(self, starting: str, *, serves_while_draining: bool = False) -> None:
+        """starting: what callers are told until the server is ready.
+
+        serves_while_draining: who comes although it is not ready any more is answered, not sent away.
+        """
+        self._serves_while_draining = serves_while_draining
         self.phase = Phase.STARTING
         self.reason = starting
         self.in_flight = 0
@@ -38,15 +42,20 @@ class Lifecycle:
 
     @property
     def is_ready(self) -> bool:
-        """Whether new requests are taken."""
+        """Whether new requests are asked for: what probes tell."""
         return self.phase is Phase.READY
+
+    @property
+    def takes_requests(self) -> bool:
+        """Whether a request that comes is answered."""
+        return self.phase is Phase.READY or (self._serves_while_draining and self.phase is Phase.DRAINING)
 
     def ready(self) -> None:
         """What the server needs is there."""
         self._move(Phase.READY, "")
 
     def drain(self) -> None:
-        """Take nothing new; finish what runs."""
+        """Ask for nothing new; finish what runs."""
         if self.phase is not Phase.DEAD:
             self._move(Phase.DRAINING, "the server is shutting down: send the request to another replica")
 

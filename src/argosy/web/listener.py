@@ -15,8 +15,11 @@ from argosy.core.errors import SpecError
 from argosy.core.web_spec import WebSpec
 from argosy.observe.metrics import Metrics
 from argosy.web.http_protocol import GuardedProtocol, GuardedState, openai_rejection
+from argosy.web.last_requests import has_newcomers, turn_newcomers_away
 
 _BACKLOG = 2048
+_HANDSHAKE_SECONDS = 0.2  # for who has begun to connect when newcomers are turned away
+_LOOK_SECONDS = 0.02
 
 
 def bind(spec: WebSpec, *, port_flag: str = "--port") -> socket.socket:
@@ -109,6 +112,29 @@ class Listener:
         self._server = await loop.create_server(
             lambda: GuardedProtocol(config, self._state, {}), sock=self._bound, backlog=_BACKLOG
         )
+
+    def begin_to_end(self) -> None:
+        """Let every answer from now on be the last one of its connection, and say so; new connections are taken."""
+        self._state.is_ending = True
+        for connection in self._state.guarded():
+            connection.end_after_answer()
+
+    async def end(self, silence_seconds: float) -> None:
+        """Take no new connections; return once all have ended, those with no request after so long a silence.
+
+        Who had connected before is answered, whether the connection was accepted yet or not. Cancels: nothing more
+        is closed; `stop` does that.
+        """
+        turn_newcomers_away(self._bound)
+        await asyncio.sleep(_HANDSHAKE_SECONDS)
+        while has_newcomers(self._bound):  # noqa: ASYNC110 - the kernel tells nobody
+            await asyncio.sleep(_LOOK_SECONDS)
+        if self._server is not None:
+            self._server.close()
+        while self._state.connections:
+            for connection in self._state.guarded():
+                connection.end_if_silent(silence_seconds)
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def stop(self, seconds: float) -> None:
         """Take no more connections, close idle ones, let the others end within `seconds`, then cut them.

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from argosy.web.lifecycle import Lifecycle, Phase
 from argosy.web.process import first_of
@@ -31,17 +32,24 @@ class Stopping:
         for each in _SIGNALS:
             loop.add_signal_handler(each, self._signalled)
 
-    async def drain(self, lifecycle: Lifecycle, grace_seconds: float, cut_off: Callable[[], None]) -> int:
-        """Take nothing new and let what runs end; `cut_off` ends what is left. The exit code.
+    async def drain(
+        self,
+        lifecycle: Lifecycle,
+        grace_seconds: float,
+        cut_off: Callable[[], None],
+        ending: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    ) -> int:
+        """Ask for nothing new and let what runs end; `cut_off` ends what is left. The exit code.
 
-        A server that dies meanwhile ends at once. Cancels: what is open stays open.
+        ending: what to wait for; None = until no request is open. A server that dies meanwhile ends at once.
+        Cancels: what is open stays open.
         """
         lifecycle.drain()
         logger.info("draining", extra={"in_flight": lifecycle.in_flight})
         say(f"draining: {lifecycle.in_flight} requests open (a second signal aborts them)")
         try:
             async with asyncio.timeout(grace_seconds):
-                await first_of(lifecycle.wait_idle(), self.abort.wait(), lifecycle.wait_dead())
+                await first_of((ending or lifecycle.wait_idle)(), self.abort.wait(), lifecycle.wait_dead())
         except TimeoutError:
             logger.warning("grace period over", extra={"in_flight": lifecycle.in_flight})
         is_failed = self.abort.is_set() or lifecycle.phase is Phase.DEAD

@@ -2,8 +2,8 @@
 
 start   all three sockets are bound first (a taken port is known before a model is loaded); probes answer 503 until
         every archive was tried; one that is bad is told with its reason and the others serve
-drain   SIGTERM or ^C: /readyz is 503 at once, new requests get 503 and `Connection: close`, those that were accepted
-        run to their end within the grace period; exit 0
+drain   SIGTERM or ^C: /readyz and /ping turn at once; predictions are served on, for the lame-duck time to everyone
+        and then to who is connected, each answer with `Connection: close` (draining.py); exit 0
 abort   a second signal, or the end of the grace period: who still waits gets a typed answer; exit 1 after a signal
 worker  one that dies is replaced (serving.predictions); nothing a worker does ends the server
 """
@@ -23,6 +23,7 @@ import argosy
 from argosy.core.torchserve_spec import TorchServeSpec, check_torchserve_spec
 from argosy.server.phases import StartPhases
 from argosy.server.torchserve.app import Apis, AppWiring, listeners
+from argosy.server.torchserve.draining import serve_to_the_end
 from argosy.server.torchserve.loading import Loaded, load_all, wanted
 from argosy.server.torchserve.meters import open_meters, watch_queues
 from argosy.server.torchserve.models import TorchServeModels, open_models
@@ -62,7 +63,7 @@ class _Life:
         self._meters = open_meters(spec.metrics_settings)
         self._metrics = self._meters.metrics
         self._phases = StartPhases(say)
-        self._lifecycle = Lifecycle("models are loading")
+        self._lifecycle = Lifecycle("models are loading", serves_while_draining=True)
         self._lifecycle.start_seconds = self._phases.so_far
         self._stopping = Stopping()
         places = listeners(spec)
@@ -86,8 +87,14 @@ class _Life:
                 return EXIT_DONE
             await self._announce(models, loaded)
             await self._stopping.stop.wait()
+            self._lifecycle.drain()
             await self._write_snapshot(models, "shutdown")
-            return await self._stopping.drain(self._lifecycle, self._spec.shutdown_grace_seconds, models.cut_off)
+            return await self._stopping.drain(
+                self._lifecycle, self._spec.shutdown_grace_seconds, models.cut_off, self._serve_to_the_end
+            )
+
+    async def _serve_to_the_end(self) -> None:
+        await serve_to_the_end(self._listeners.values(), self._spec.lame_duck_seconds)
 
     async def _load(self, models: TorchServeModels) -> list[Loaded] | None:
         """How every archive went, or None if told to stop meanwhile."""
