@@ -18,6 +18,7 @@ OWN = (
     "store",
     "cache_hit",
     "torchserve_batching",
+    "torchserve_engine",
 )
 RIVALS = (
     *("versus_llamacpp", "versus_vllm", "gateway_overhead"),

@@ -1,8 +1,8 @@
-"""The small T5 through the handler of the GKE sample: TorchServe, Argosy's handler path, Argosy's own engine.
+"""The small T5 through the handler of the GKE sample: TorchServe and Argosy.
 
 32 clients, texts of three to forty words, the archive of examples/t5/archive with torch on both servers, batches of one
 as the sample has them (`--batch-size` for more). Before the clock starts each text is asked once on each server, and
-the answers must be equal. `--engine` measures our seq2seq engine (no torch) against our handler path in the same way.
+the answers must be equal. `torchserve_engine` measures our own engine against this handler.
 """
 
 from __future__ import annotations
@@ -57,16 +57,16 @@ def payloads() -> list[dict[str, str]]:
     return [{"text": text, "from": source, "to": target} for source, target, text in TEXTS]
 
 
-def questions_for(side: Side) -> list[Question]:
+def questions_for(side: Side, model: str = MODEL) -> list[Question]:
     """Each text with the answer this server gives now as the right one. Raises: RuntimeError."""
     asked: list[Question] = []
     for payload in payloads():
-        answer = exchange(Call(call=f"POST inference /predictions/{MODEL}", json=payload), side.ports)
+        answer = exchange(Call(call=f"POST inference /predictions/{model}", json=payload), side.ports)
         if answer.status != 200:
             raise RuntimeError(f"{side.name} answers {answer.status} {answer.body}")
         text = msgspec.json.encode(answer.body["text"])
         expected = (text.strip(b'"'), 1, b"}")
-        asked.append(prediction_question(side.url, MODEL, msgspec.json.encode(payload), expected))
+        asked.append(prediction_question(side.url, model, msgspec.json.encode(payload), expected))
     return asked
 
 
