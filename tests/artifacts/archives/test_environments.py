@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from handmade import files, manifest, zipped
+from handmade import files, folder, manifest, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -177,6 +177,25 @@ def test_d14_preparing_locks_installs_and_is_then_found(tmp_path: Path, wheels: 
     pinned = preparation(path, wheels).prepare(lock)
     assert pinned is not None
     assert (pinned.directory / "argosy_test_lower.py").read_text() == "VERSION = '1.0'\n"
+
+
+@pytest.mark.parametrize("needs", ["evil @ file://SOURCE", "evil[x]@https://evil.example/x.zip ; os_name != 'x'"])
+def test_d14_a_wheel_of_the_archive_leads_pip_nowhere(tmp_path: Path, wheels: Path, needs: str) -> None:
+    """pip builds what such a link leads to, which runs its code, whatever it is told about building and indexes."""
+    source = folder(
+        tmp_path / "source",
+        {
+            "pyproject.toml": b'[build-system]\nrequires = []\nbuild-backend = "b"\nbackend-path = ["."]\n',
+            "b.py": f"open({str(tmp_path / 'ran')!r}, 'w')\n".encode(),
+        },
+    )
+    own = wheel(tmp_path / "own", "argosy_test_own", "0.1", needs=needs.replace("SOURCE", str(source))).read_bytes()
+    asked = "./argosy_test_own-0.1-py3-none-any.whl\n"
+    path = archive_asking(tmp_path / "echo.mar", asked, **{"argosy_test_own-0__1-py3-none-any__whl": own})
+    with pytest.raises(SpecError, match="names packages, not where they come from"):
+        preparation(path, wheels).prepare()
+    assert not (tmp_path / "ran").exists()
+    assert not list((tmp_path / "environments").iterdir())
 
 
 def test_d14_what_cannot_be_met_is_told_and_leaves_nothing(tmp_path: Path, wheels: Path) -> None:

@@ -33,7 +33,12 @@ from argosy.artifacts.archives.containers import members_of
 from argosy.artifacts.archives.package_lock import checked_lock, installed_version, lock_text
 from argosy.artifacts.archives.pip_process import PackageSources, has_own_pip, run_pip
 from argosy.artifacts.archives.reading import CheckedArchive, top_directory
-from argosy.artifacts.archives.requirements import environment_key, is_wheel, required_packages
+from argosy.artifacts.archives.requirements import (
+    environment_key,
+    is_wheel,
+    require_no_links,
+    required_packages,
+)
 from argosy.core.errors import ArtifactError, SpecError
 
 PACKAGES = "site-packages"
@@ -140,7 +145,10 @@ class Preparation:
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:
-        """A directory with a bare virtual environment, and the archive's own wheels."""
+        """A directory with a bare virtual environment, and the archive's own wheels.
+
+        Raises: ArtifactError, SpecError for a wheel that nobody should give to pip.
+        """
         self._environments.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._environments, prefix=".prepare-") as directory:
             scratch = Path(directory)
@@ -157,8 +165,10 @@ class Preparation:
         with members_of(self._archive.path) as members:
             for member in members:
                 if member.name.removeprefix(top) in wanted:
-                    with (scratch / Path(member.name).name).open("xb") as file:
+                    wheel = scratch / Path(member.name).name
+                    with wheel.open("xb") as file:
                         member.copy(file, lambda _: None)
+                    require_no_links(wheel)
 
     def _resolve(self, scratch: Path) -> str:
         requirements, report = scratch / "requirements.txt", scratch / "report.json"

@@ -3,17 +3,22 @@
 A requirements file is a stranger's list of arguments to pip, and pip has arguments that fetch from anywhere and run
 what they find. So only names are taken: a package, its version, a marker, hashes; or a wheel that the archive brings.
 Indexes, links, editable checkouts and nested files are refused: where packages come from is the operator's to say.
+So are wheels of the archive whose own requirements are links.
 """
 
 from __future__ import annotations
 
+import email
 import hashlib
+import io
 import platform
 import re
 import sys
 import sysconfig
 from collections.abc import Collection
+from pathlib import Path
 
+from argosy.artifacts.safe_zip import checked_archive, copy_member
 from argosy.core.errors import SpecError
 
 # Source: PEP 508 names, extras, version specifiers, markers; pip's own --hash. No two parts can match the same text, so
@@ -58,6 +63,24 @@ def required_packages(text: str, where: str, files: Collection[str] = ()) -> tup
 def is_wheel(requirement: str) -> bool:
     """Whether a requirement is a wheel that the archive brings."""
     return bool(_WHEEL.fullmatch(requirement))
+
+
+def require_no_links(wheel: Path) -> None:
+    """Raises: SpecError if a wheel of the archive asks for a package by its URL; ArtifactError if it is damaged.
+
+    pip follows such a URL wherever it leads, and builds what it finds, also under --no-index and --only-binary.
+    """
+    with checked_archive(wheel) as contents:
+        for member in contents.infolist():
+            if member.filename.casefold().endswith(".dist-info/metadata"):
+                metadata = io.BytesIO()
+                copy_member(contents, member, metadata, lambda _: None)
+                for needed in email.message_from_bytes(metadata.getvalue()).get_all("Requires-Dist", []):
+                    if "@" in str(needed).partition(";")[0]:
+                        raise SpecError(
+                            f"{wheel.name} needs {str(needed)[:120]!r}: a wheel of an archive names packages, not "
+                            "where they come from; make it again with the package's name and version"
+                        )
 
 
 def package_name(requirement: str) -> str:

@@ -213,6 +213,10 @@ def read_weights(path: Path, mapped: mmap.mmap) -> SavedWeights:
             found, storages = _read_legacy(mapped)
     except SpecError:
         raise
+    except MemoryError as error:
+        raise SpecError(
+            f"{path.name} declares more than memory holds: it is no pickle of PyTorch, or hostile"
+        ) from error
     # What the unpickler raises for bytes that are no pickle: nearly anything.
     except Exception as error:  # boundary: no fault of a stranger's file is one of ours
         shown = f"{type(error).__name__}: {error}"[:200]
