@@ -64,12 +64,12 @@ def form_named(word: str) -> Any:
 def target_path(output: Path, name: str, form: Any) -> Path:
     """The archive to write: `output` itself, or a file named after the model in the directory `output`."""
     suffix = archives("SUFFIXES")[form]
-    is_file = bool(suffix) and output.name.endswith((".mar", ".tar.gz", ".tgz"))
-    if is_file or (not suffix and not output.exists()):
-        return output
-    if not output.is_dir():
-        raise InvalidRequest(f"--output {output} is not a directory: make it, or name a file ending in {suffix}")
-    return output / f"{name}{suffix}"
+    is_named = output.name.endswith((".mar", ".tar.gz", ".tgz")) if suffix else not output.exists()
+    directory = output.parent if is_named else output
+    if not directory.is_dir():
+        how = f", or name a file ending in {suffix}" if suffix and not is_named else ""
+        raise InvalidRequest(f"--output: there is no directory {directory}: make it{how}", param="output")
+    return output if is_named else output / f"{name}{suffix}"
 
 
 def environments_of(store: Path | None) -> Path:

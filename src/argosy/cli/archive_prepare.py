@@ -24,7 +24,9 @@ def prepare(
     allow_build: Annotated[
         bool, typer.Option("--allow-build", help="Also take packages that must be built, which runs their code.")
     ] = False,
-    lock: Annotated[Path | None, typer.Option("--lock", help="Install exactly this lock.")] = None,
+    lock: Annotated[
+        Path | None, typer.Option("--lock", exists=True, dir_okay=False, help="Install exactly this lock.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Prepare it again, also if it is there.")] = False,
     lock_only: Annotated[bool, typer.Option("--lock-only", help="Print the lock, install nothing.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the lock here too.")] = None,

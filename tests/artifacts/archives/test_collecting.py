@@ -39,6 +39,11 @@ def test_what_is_still_there_stays_and_the_rest_goes(tmp_path: Path) -> None:
     assert collect_archives(root, dry_run=False).files == ()
 
 
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    assert collect_archives(tmp_path / "archives", dry_run=False).files == ()
+    assert not (tmp_path / "archives").exists()
+
+
 def test_nothing_goes_while_a_server_uses_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "archives"
     unpack(zipped(tmp_path / "gone.mar", files()), root)

@@ -28,6 +28,8 @@ def users_lock(root: Path) -> Path:
 
 def collect_archives(root: Path, *, dry_run: bool) -> Reclaimed:
     """Remove what no archive that still looks as it did is unpacked to. Raises: ArtifactError while a server runs."""
+    if not root.is_dir():
+        return Reclaimed(files=(), size_bytes=0)
     busy = f"a server uses {root}: stop it first, or collect later"
     with held_now(users_lock(root), busy):
         seen = {path: decoded(path, SeenRecord) for path in _entries(root / "seen")}

@@ -106,6 +106,10 @@ def plan_archive(wanted: Ingredients) -> ArchivePlan:
         ),
         archiver_version=f"argosy {argosy.__version__}",
     )
+    if not files:
+        raise SpecError(
+            "an archive holds at least one file: give --handler FILE.py, --serialized-file or --extra-files"
+        )
     checked_manifest(manifest, wanted.model_name, wanted.model_name, files)
     if handler_path is not None:
         fault = code_fault(handler_path.read_bytes(), handler_path.name, handler_parts(handler)[1])
