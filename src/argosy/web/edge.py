@@ -1,53 +1,35 @@
-"""The first and last thing a request meets: one ASGI application around the routes, one wrapper around `send`.
+"""The first and last thing a request meets: one ASGI application around the routes.
 
 In one pass: request id and trace, who may come in (`access.py`), whether the server takes requests, the size of the
-body, errors into responses, security headers, metrics, access log. One class instead of a stack of middlewares,
-because each layer would cost every token of every stream a hop.
+body, errors into responses, security headers, metrics, access log. Instead of a stack of middlewares there is one
+wrapper around `send` (`exchange.py`), because each layer would cost every token of every stream a hop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from argosy.core.errors import ArgosyError, PayloadTooLarge, Unauthorized
 from argosy.observe.metrics import Counter, Histogram, Metrics
-from argosy.observe.trace import (
-    current_request_id,
-    current_traceparent,
-    request_id_from,
-    traceparent_from,
-    valid_traceparent,
-)
-from argosy.observe.tracing import NO_SPAN, Span, Tracing, current_span
+from argosy.observe.tracing import Tracing
 from argosy.web import access
 from argosy.web.errors import NotReady, error_response
+from argosy.web.exchange import STRICT_POLICY, Exchange, Headers, Terms
 from argosy.web.known_paths import KnownPaths
 from argosy.web.lifecycle import Lifecycle
 
 logger = logging.getLogger("argosy.access")
 
-_SECURITY_HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-]
-_POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-_LINGER_SECONDS = 1.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class EdgeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +59,11 @@ class Edge:
         self._lifecycle = lifecycle
         self._metrics = metrics
         self._settings = settings
-        self._usual_headers = (*settings.headers, _POLICY)
+        self._terms = Terms(
+            max_body_bytes=settings.max_body_bytes,
+            headers=(*settings.headers, STRICT_POLICY),
+            closes_on_error=settings.closes_on_error,
+        )
         self._methods: dict[str, set[str]] = {}
         for route in routes:
             self._methods.setdefault(route.path, set()).update(route.methods or ())
@@ -89,7 +75,7 @@ class Edge:
         """Answer one request, whatever it is."""
         if scope["type"] != "http":
             return
-        exchange = Exchange(scope, receive, send, self._settings, self._usual_headers)
+        exchange = Exchange(scope, receive, send, self._terms)
         is_probe = self._settings.door.paths.is_probe(scope["path"])
         if not is_probe:
             self._lifecycle.enter()
@@ -188,109 +174,6 @@ class Edge:
                     "client": (scope.get("client") or ("",))[0],
                 },
             )
-
-
-class Exchange:
-    """One request and its response on their way through the edge. usual: headers of responses that set none instead."""
-
-    __slots__ = (
-        "_remaining", "_send", "_settings", "_traceparent", "_usual", "granted_origin", "must_close", "receive",
-        "receive_body", "request_id", "scope", "span", "started", "status",
-    )  # fmt: skip
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, settings: EdgeSettings, usual: Headers) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.receive_body = receive
-        self.started = time.monotonic()
-        self.request_id = ""
-        self.status = 0
-        self.granted_origin: str | None = None
-        self.must_close = False
-        self.span: Span = NO_SPAN
-        self._traceparent = ""
-        self._send = send
-        self._settings = settings
-        self._usual = usual
-        self._remaining = settings.max_body_bytes
-
-    def identify(self, head: access.Head) -> None:
-        """Take over the caller's ids if they are well-formed."""
-        sent = head.get(b"x-request-id")
-        self.request_id = request_id_from(sent.decode("latin-1") if sent else None)
-        current_request_id.set(self.request_id)
-        trace = head.get(b"traceparent")
-        if trace:
-            self._traceparent = traceparent_from(trace.decode("latin-1"))
-            current_traceparent.set(self._traceparent)
-
-    def trace(self, tracing: Tracing, head: access.Head) -> None:
-        """Begin a span, as a child of the caller's; whoever answers may write into it, and pass the trace on."""
-        sent = head.get(b"traceparent")
-        self.span = tracing.begin(valid_traceparent(sent.decode("latin-1") if sent else None))
-        self.span.set("argosy.request_id", self.request_id)
-        current_span.set(self.span)
-        self._traceparent = self.span.traceparent
-        current_traceparent.set(self._traceparent)
-
-    def limit_body(self, length: int | None) -> None:
-        """Refuse a body that is, or turns out, too large. Raises: PayloadTooLarge."""
-        if length is None:
-            self.receive_body = self._receive_counted
-        elif length > self._settings.max_body_bytes:
-            raise self._too_large(length)
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message on; the first carries our headers. Not a coroutine: each token comes through here."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = self._headers(message.get("headers") or [])
-        return self._send(message)
-
-    async def send_and_linger(self, message: Message) -> None:
-        """Send, but hear the rest of the body out, for a moment, before the connection is closed.
-
-        To close a connection with unread bytes resets it, and the client loses the answer with them.
-        Cancels: closes at once. Source: RFC 9112 §9.6.
-        """
-        if message["type"] != "http.response.body" or message.get("more_body"):
-            await self.send(message)
-            return
-        await self.send({**message, "more_body": True})
-        if b"expect" not in dict(self.scope["headers"]):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_LINGER_SECONDS):
-                    while (await self.receive()).get("more_body"):
-                        pass
-        await self.send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _receive_counted(self) -> Message:
-        message = await self.receive()
-        self._remaining -= len(message.get("body", b""))
-        if self._remaining < 0:
-            raise self._too_large(None)
-        return message
-
-    def _too_large(self, length: int | None) -> PayloadTooLarge:
-        size = f"{length} bytes" if length is not None else "larger"
-        return PayloadTooLarge(
-            f"the request body is {size}, and this server reads at most {self._settings.max_body_bytes} "
-            "bytes: send less, or start it with --max-body-bytes"
-        )
-
-    def _headers(self, headers: Any) -> list[tuple[bytes, bytes]]:
-        own = [*headers, *_SECURITY_HEADERS, (b"x-request-id", self.request_id.encode())]
-        given = dict(headers)
-        own += [each for each in self._usual if each[0] not in given]
-        if self._traceparent:
-            own.append((b"traceparent", self._traceparent.encode()))
-        if self.granted_origin:
-            own.append((b"access-control-allow-origin", self.granted_origin.encode()))
-            own.append((b"access-control-expose-headers", b"x-request-id, retry-after"))
-            own.append((b"vary", b"origin"))
-        if self.must_close or (self.status >= 400 and self._settings.closes_on_error):
-            own.append((b"connection", b"close"))
-        return own
 
 
 def preflight() -> Response:
