@@ -82,23 +82,16 @@ def whole_head(status: int, default: _Headers, own: _Headers) -> tuple[bytes, in
 
     Names are lower-case, as ASGI asks. A header that would break the head apart shows in the number of its line ends.
     """
-    length = -1
-    lines = [STATUS_LINE[status]]
-    for headers in (default, own):
-        for name, value in headers:
-            if name == b"content-length":
-                length = int(value) if value.isdigit() else -1
-            elif name in (b"connection", b"transfer-encoding"):
-                return None
-            lines += (name, b": ", value, b"\r\n")
-    lines.append(b"\r\n")
-    if length < 0:
+    headers = [*default, *own]
+    named = dict(headers)
+    length = named.get(b"content-length", b"")
+    if not length.isdigit() or b"connection" in named or b"transfer-encoding" in named:
         return None
-    head = b"".join(lines)
-    count = (len(lines) - 2) // 4 + 2
-    if not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n") == count or b"\0" in head:
+    head = STATUS_LINE[status] + b"\r\n".join([b": ".join(header) for header in headers]) + b"\r\n\r\n"
+    num_lines = len(headers) + 2
+    if not head.count(b"\n") == head.count(b"\r") == head.count(b"\r\n") == num_lines or b"\0" in head:
         return None
-    return head, length
+    return head, int(length)
 
 
 class _Sent:
