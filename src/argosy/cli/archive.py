@@ -51,14 +51,18 @@ def inspect(archive: ArchiveArgument, as_json: JsonOption = False) -> None:
     table = terminal.table("field", "value")
     for field, value in rows.items():
         if value:
-            table.add_row(field, escape(value))
+            table.add_row(field, _shown(value))
     for key, value in sorted(statement.config.items()):
-        table.add_row("config", escape(f"{key}: {value}"))
+        table.add_row("config", _shown(f"{key}: {value}"))
     for line in filter(None, map(str.strip, statement.requirements.splitlines())):
-        table.add_row("requirement", escape(line))
+        table.add_row("requirement", _shown(line))
     for name, size in sorted(checked.files.items()):
-        table.add_row("file", f"{escape(name)}  {terminal.size_text(size)}")
+        table.add_row("file", _shown(f"{name}  {terminal.size_text(size)}"))
     terminal.console.print(table)
+
+
+def _shown(text: str) -> str:
+    return escape(terminal.harmless(text))
 
 
 @command.command()
@@ -93,12 +97,12 @@ def _show_verdict(verdict: Any) -> None:
     if verdict.is_good:
         kinds = ", ".join(f"{name} is {kind}" for name, kind in verdict.kinds.items())
         facts = "; ".join(filter(None, (verdict.digest[:19], kinds)))
-        terminal.console.print(f"[green]✓[/green] {escape(verdict.archive)} ({escape(facts)})", soft_wrap=True)
+        terminal.console.print(f"[green]✓[/green] {_shown(verdict.archive)} ({_shown(facts)})", soft_wrap=True)
     else:
-        terminal.error_console.print(f"[red]✗[/red] {escape(verdict.archive)}", soft_wrap=True)
+        terminal.error_console.print(f"[red]✗[/red] {_shown(verdict.archive)}", soft_wrap=True)
     for finding in verdict.findings:
         mark = "[red]error:[/red]" if finding.is_error else "[yellow]note:[/yellow]"
-        terminal.error_console.print(f"  {mark} {escape(finding.message)}", soft_wrap=True)
+        terminal.error_console.print(f"  {mark} {_shown(finding.message)}", soft_wrap=True)
 
 
 @command.command()

@@ -79,14 +79,19 @@ def say(message: str) -> None:
     console.print(message, markup=False, soft_wrap=True)
 
 
+def harmless(text: str) -> str:
+    """A stranger's text with what would steer the terminal written out: `\\x1b` for an escape (D-18)."""
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)
+
+
 def note(message: str) -> None:
     """One dim line beside the answer: progress, figures, advice."""
-    error_console.print(f"[dim]{escape(message)}[/dim]", soft_wrap=True)
+    error_console.print(f"[dim]{escape(harmless(message))}[/dim]", soft_wrap=True)
 
 
 def warn(message: str) -> None:
     """One line the user should see before going on."""
-    error_console.print(f"[yellow]warning:[/yellow] {escape(message)}", soft_wrap=True)
+    error_console.print(f"[yellow]warning:[/yellow] {escape(harmless(message))}", soft_wrap=True)
 
 
 def confirm(question: str, *, yes: bool) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from handmade import HANDLER, TORCH, files, zipped
+from handmade import HANDLER, TORCH, files, manifest, zipped
 
 from argosy.cli.main import run
 
@@ -110,6 +110,14 @@ def test_mistakes_are_told_in_one_line(
     assert code in (1, 2)
     assert (out, err.startswith("error: ")) == ("", True)
     assert reason in err
+
+
+def test_d18_inspect_writes_out_what_would_steer_the_terminal(archive: Callable[..., Answer], tmp_path: Path) -> None:
+    contents = files(r__txt=b"numpy\x1b[2J\n", c__yaml=b'k: "\\e[31m"')
+    contents["MAR-INF/MANIFEST.json"] = manifest(handler="handler.py", requirementsFile="r.txt", configFile="c.yaml")
+    zipped(tmp_path / "m.mar", contents)
+    code, out, _ = archive("inspect", "m.mar")
+    assert (code, "\x1b" in out, r"numpy\x1b[2J" in out, r"\x1b[31m" in out) == (0, False, True, True)
 
 
 def test_d05_verify_tells_why_a_hostile_archive_is_refused(archive: Callable[..., Answer], tmp_path: Path) -> None:
