@@ -41,6 +41,7 @@ class Door:
         self._meters = meters
         self._clock = clock
         self._rate = ServiceRate()
+        self._open: set[Job] = set()
 
     def enter(self, request: PredictRequest) -> Job:
         """Let the request wait. Raises: QueueFull, NoWorker."""
@@ -63,6 +64,7 @@ class Door:
 
     def leave(self, job: Job) -> None:
         """The job's client has its answer, or wants none any more."""
+        self._open.discard(job)
         now = self._clock()
         if job.ending is None:
             job.leave(now)
@@ -85,6 +87,13 @@ class Door:
         """Tell everyone who waits that the version is gone."""
         self._queue.fail_all(self._gone())
 
+    def end_all(self) -> None:
+        """Tell everyone who has no answer yet that the version is gone, wherever the request may be."""
+        self.refuse_all()
+        now = self._clock()
+        for job in self._open:
+            job.fail(self._gone(), now)
+
     def _admit(self, job: Job) -> None:
         if self.is_closed:
             raise self._gone()
@@ -97,6 +106,7 @@ class Door:
         if self._settings.use_job_ticket and not self._queue.num_free_takers:
             raise self._full("no worker is idle, and job tickets are for idle workers only")
         self._queue.push(job)
+        self._open.add(job)
 
     def _expire(self, job: Job, seconds: float) -> None:
         text = f"no answer within {seconds:g} s, the client timeout of model {self._label}: try later, or raise it"

@@ -121,6 +121,10 @@ class JobQueue:
                 self._jobs.move_to_end(each, last=False)
             self._wake_one()
 
+    def holds(self, job: Job) -> bool:
+        """Whether the job, which was taken before, waits again."""
+        return job in self._jobs
+
     def remove(self, job: Job) -> None:
         """Take a job out, if it waits."""
         self._jobs.pop(job, None)

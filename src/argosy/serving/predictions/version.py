@@ -179,7 +179,7 @@ class PredictionVersion:
             await self._crew.run()
         finally:
             self._door.shut()
-            self._door.refuse_all()
+            self._door.end_all()
             self._ended.set()
 
     def _note_change(self) -> None:

@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 _CLOSE_SECONDS = 10.0
 _LAST_WORDS_SECONDS = 0.5  # for open calls to hear what became of them, once their predictor is closed.
+_REPORT_SECONDS = 1.0  # for a predictor that reports its own end to do so.
 _Over = asyncio.Future[ArgosyError | None]
 
 
@@ -200,13 +201,17 @@ class Worker:
                 try:
                     error = await self._call(jobs, taker, guard, predictor, over)
                 finally:
+                    self._leave_none(jobs)
                     queue.done(jobs, taker)
                 if error is None:
                     self._failures = 0
                 elif ends_worker(error):
                     # One that was not begun does not know why: the begun one does, or the predictor's own report.
-                    if not (isinstance(error, NotBegun) and isinstance(predictor, EndReports)):
+                    is_told = isinstance(error, NotBegun) and isinstance(predictor, EndReports)
+                    if not is_told:
                         _settle(over, error)
+                    else:
+                        asyncio.get_running_loop().call_later(_REPORT_SECONDS, _settle, over, error)
                     return
         finally:
             guard.close()
@@ -242,6 +247,12 @@ class Worker:
         if error is None and not call.is_abandoned:
             self._note_call(len(jobs), began)
         return error
+
+    def _leave_none(self, jobs: list[Job]) -> None:
+        """Whatever happened to a call, also in our own code: each of its jobs has an ending now, or waits again."""
+        for job in jobs:
+            if job.ending is None and not self._workplace.queue.holds(job):
+                job.fail(_cut_off(), job.arrived)
 
     def _settle_jobs(self, call: Call, error: ArgosyError, taker: Taker) -> None:
         """Let the jobs of a failed call go back to the queue, or end."""
