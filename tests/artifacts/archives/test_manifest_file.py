@@ -84,6 +84,7 @@ def test_the_manifest_of_an_old_archiver() -> None:
     [
         ("t5-small.mar", "t5_small"),
         ("https://host/models/my.net.v2.tar.gz", "my_net_v2"),
+        ("https://host/models/net.mar?signature=x/y", "net"),
         ("store/resnet/", "resnet"),
         ("old.model", "old"),
     ],

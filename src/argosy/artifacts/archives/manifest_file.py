@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -114,7 +115,8 @@ def handler_fault(handler: str, files: Collection[str]) -> str | None:
 
 def name_from_url(url: str) -> str:
     """The name of a model whose archive gives none: the file's, with every other character as '_'."""
-    file = url.rstrip("/").rpartition("/")[2]
+    path = urlsplit(url).path if "://" in url else url
+    file = path.rstrip("/").rpartition("/")[2]
     for suffix in (".tar.gz", ".tgz", ".mar", ".model"):
         file = file.removesuffix(suffix)
     return re.sub(r"\W", "_", file, flags=re.ASCII)
