@@ -15,7 +15,7 @@ from argosy.protocols.torchserve.forms import multipart, url_encoded
 
 BODY = "body"
 # What concerns the connection or the caller's key is not the handler's.
-_WITHHELD = frozenset({b"authorization", b"proxy-authorization"})
+_WITHHELD = ("authorization", "proxy-authorization")
 
 
 async def read_parts(request: Request, content_type: str, *, with_query: bool = False) -> tuple[InputPart, ...]:
@@ -59,8 +59,8 @@ def read_headers(headers: Iterable[tuple[bytes, bytes]], *, with_credentials: bo
 
     with_credentials: the key it called us with, too.
     """
-    return {
-        name.decode("latin-1"): value.decode("latin-1")
-        for name, value in headers
-        if with_credentials or name not in _WITHHELD
-    }
+    read = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    if not with_credentials:
+        for name in _WITHHELD:
+            read.pop(name, None)
+    return read

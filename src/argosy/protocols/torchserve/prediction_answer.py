@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator
+from functools import lru_cache
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -27,7 +28,7 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]{0,8192}")
 _NO_BODY = frozenset({204, 304})
 
-_Headers = list[tuple[bytes, bytes]]
+_Header = tuple[bytes, bytes]
 
 
 class PredictionAnswer(Response):
@@ -85,20 +86,27 @@ def _status_of(piece: Prediction) -> int:
     raise HandlerError(f"the handler set the status {piece.status!r}: an HTTP status is 200 to 599", status=503)
 
 
-def _headers_of(piece: Prediction, own: dict[str, str]) -> _Headers:
+def _headers_of(piece: Prediction, own: dict[str, str]) -> list[_Header]:
     """What goes out with a first piece. No content type is added where the handler set none, as TorchServe does.
 
     Raises: HandlerError for a header that would break the response apart.
     """
-    if not (piece.headers or piece.content_type or own):
-        return []
-    wanted = {**own, **{name.lower(): value for name, value in piece.headers.items()}}
-    if piece.content_type:
-        wanted["content-type"] = piece.content_type
-    headers: _Headers = []
-    for name, value in wanted.items():
-        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-            raise HandlerError(f"the handler set the header {name[:64]!r}, and name or value is not one HTTP can carry")
-        if name not in _CONNECTION_HEADERS:
-            headers.append((name.encode("ascii"), value.encode("latin-1")))
+    headers = [_content_type(piece.content_type)] if piece.content_type else []
+    if piece.headers or own:
+        wanted = {**own, **{name.lower(): value for name, value in piece.headers.items()}}
+        if piece.content_type:
+            wanted.pop("content-type", None)
+        headers += [_header(name, value) for name, value in wanted.items() if name not in _CONNECTION_HEADERS]
     return headers
+
+
+@lru_cache(maxsize=64)
+def _content_type(kind: str) -> _Header:
+    """A handler answers with the same few types again and again."""
+    return _header("content-type", kind)
+
+
+def _header(name: str, value: str) -> _Header:
+    if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+        raise HandlerError(f"the handler set the header {name[:64]!r}, and name or value is not one HTTP can carry")
+    return name.encode("ascii"), value.encode("latin-1")
