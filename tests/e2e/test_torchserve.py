@@ -204,6 +204,38 @@ async def test_f01_term_under_load_fails_no_request(store: Path, eventually: Eve
         assert sum(connection == "close" for _, connection in hammer.answers) >= 32
 
 
+async def test_scaling_down_and_unregistering_under_load_lose_nothing(store: Path, eventually: Eventually) -> None:
+    write_archive(store / "late.mar", "echo", version="2.0")
+    config = write_config(store, default_workers_per_model=2, load_models="echo.mar")
+    async with (
+        serving(store, "--torchserve", str(config), "--ncs") as server,
+        httpx.AsyncClient(base_url=server.urls["management"], timeout=20) as web,
+    ):
+        hammer = Hammer(server.urls["inference"])
+        async with asyncio.TaskGroup() as group, asyncio.timeout(20):
+            for _ in range(16):
+                group.create_task(hammer.run())
+            for method, path in (
+                ("PUT", "/models/echo/1.0?min_worker=1&synchronous=true"),
+                ("POST", "/models?url=late.mar&initial_workers=2&synchronous=true"),
+                ("PUT", "/models/echo/2.0/set-default"),
+                ("DELETE", "/models/echo/1.0"),
+                ("PUT", "/models/echo/2.0?min_worker=1&synchronous=true"),
+            ):
+                seen = len(hammer.answers)
+                answer = await web.request(method, path)
+                assert answer.status_code == 200, (path, answer.text)
+
+                async def is_served_on(seen: int = seen) -> bool:
+                    return len(hammer.answers) > seen + 50
+
+                await eventually(is_served_on)
+            server.process.send_signal(signal.SIGTERM)
+        assert await server.exit_code() == 0
+        assert hammer.lost == []
+        assert {status for status, _ in hammer.answers} == {200}
+
+
 async def test_a_second_signal_answers_who_still_waits(store: Path, eventually: Eventually) -> None:
     config = write_config(store)
     async with serving(store, "--torchserve", str(config), "--ncs") as server:

@@ -13,7 +13,7 @@ import pytest
 from argosy.core.principal import Scope
 from argosy.core.torchserve_spec import Address, Compat, TorchServeSpec
 from argosy.protocols.torchserve import Api
-from argosy.server.torchserve.app import AppWiring, listeners
+from argosy.server.torchserve.app import AppWiring, listeners, open_to_others
 from argosy.server.torchserve.meters import open_meters
 from argosy.server.torchserve.models import TorchServeModels, open_models
 from argosy.web.api_keys import create_key
@@ -52,6 +52,31 @@ def apis(tmp_path: Path) -> Start:
             yield clients
 
     return start
+
+
+@pytest.mark.parametrize(
+    ("fields", "says", "leaves_out"),
+    [
+        ({}, "", "warning"),
+        ({"management": ANYWHERE, "api_keys": ("a-key-of-the-test",)}, "", "warning"),
+        ({"host": "0.0.0.0"}, "may call inference without a key: pass --api-keys-file", "models"),
+        ({"management": ANYWHERE}, "may call management without a key", "inference"),
+        ({"management": ANYWHERE}, "until then models cannot be changed over HTTP", "may change"),
+        ({"management": ANYWHERE, "enable_model_api": True}, "whoever reaches 0.0.0.0:8081 may change models", "until"),
+        ({"management": ANYWHERE, "enable_model_api": False}, "may call management without a key", "models"),
+        (
+            {"host": "0.0.0.0", "management": ANYWHERE, "metrics": Address("0.0.0.0", 8082)},
+            "may call inference, management, metrics without a key",
+            "may change",
+        ),
+    ],
+)
+def test_the_start_says_in_one_line_what_is_open_to_others(fields: Any, says: str, leaves_out: str) -> None:
+    line = open_to_others(TorchServeSpec(**fields))
+    assert says in line
+    assert leaves_out not in line
+    assert "\n" not in line
+    assert bool(line) == bool(says)
 
 
 def test_apis_of_one_address_share_a_listener() -> None:

@@ -43,6 +43,20 @@ def listeners(spec: TorchServeSpec) -> dict[Apis, Address]:
     return {frozenset(apis): addresses[min(apis, key=list(Api).index)] for apis in groups.values()}
 
 
+def open_to_others(spec: TorchServeSpec) -> str:
+    """The warning about what other machines may do without a key, in a line; "" if nothing."""
+    reached = [apis for apis, address in listeners(spec).items() if not spec.at(address).is_loopback]
+    if spec.has_keys or not reached:
+        return ""
+    named = ", ".join(api for api in Api if any(api in apis for apis in reached))
+    line = f"warning: other machines may call {named} without a key: pass --api-keys-file to ask for one"
+    if not any(Api.MANAGEMENT in apis for apis in reached) or spec.enable_model_api is False:
+        return line
+    if spec.enable_model_api:
+        return f"{line}; whoever reaches {spec.management.host}:{spec.management.port} may change models"
+    return f"{line}; until then models cannot be changed over HTTP (--enable-model-api lets anybody)"
+
+
 class AppWiring:
     """Makes the edge of each listener of one server."""
 

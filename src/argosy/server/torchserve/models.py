@@ -51,8 +51,7 @@ class TorchServeModels(msgspec.Struct, frozen=True):
 
     def cut_off(self) -> None:
         """End every request that is not answered yet, each with an error."""
-        for version in self.administration.registry.all():
-            version.abort()
+        self.administration.abort()
 
 
 @asynccontextmanager

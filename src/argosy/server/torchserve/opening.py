@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from argosy.artifacts.archives.contents import ContentKind
-from argosy.artifacts.archives.manifest_file import NAME_RULE, handler_fault
+from argosy.artifacts.archives.manifest_file import NAME_RULE, RUNTIMES, handler_fault
 from argosy.artifacts.archives.opening import open_archive
 from argosy.artifacts.archives.settings_file import decode_settings
 from argosy.artifacts.store import default_store_root
@@ -109,7 +109,7 @@ def with_row(settings: VersionSettings, row: StartVersion | None) -> VersionSett
 def as_registered(archive: ModelArchive, options: RegisterOptions, defaults: HandlerDefaults) -> ModelArchive:
     """The archive under the name and with the handler that its caller wants, or else as its manifest says.
 
-    Raises: InvalidRequest for a name or a handler that no manifest could hold either (D-06).
+    Raises: InvalidRequest for a name, a runtime or a handler that no manifest could hold either (D-06).
     """
     model = archive.manifest.model
     if options.model_name and not is_name(options.model_name):
@@ -122,7 +122,12 @@ def as_registered(archive: ModelArchive, options: RegisterOptions, defaults: Han
         model_name=options.model_name or model.model_name,
         handler=options.handler or model.handler or defaults.handler,
     )
-    manifest = msgspec.structs.replace(archive.manifest, model=changed)
+    if options.runtime not in ("", *RUNTIMES):
+        raise InvalidRequest(
+            f"runtime {options.runtime} is not run here: it must be {' or '.join(RUNTIMES)}", param="runtime"
+        )
+    runtime = options.runtime or archive.manifest.runtime
+    manifest = msgspec.structs.replace(archive.manifest, model=changed, runtime=runtime)
     return msgspec.structs.replace(archive, manifest=manifest)
 
 

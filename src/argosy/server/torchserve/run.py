@@ -21,8 +21,9 @@ import uvloop
 
 import argosy
 from argosy.core.torchserve_spec import TorchServeSpec, check_torchserve_spec
+from argosy.protocols.torchserve import rejection
 from argosy.server.phases import StartPhases
-from argosy.server.torchserve.app import Apis, AppWiring, listeners
+from argosy.server.torchserve.app import Apis, AppWiring, listeners, open_to_others
 from argosy.server.torchserve.draining import serve_to_the_end
 from argosy.server.torchserve.loading import Loaded, load_all, wanted
 from argosy.server.torchserve.meters import open_meters, watch_queues
@@ -67,7 +68,10 @@ class _Life:
         self._lifecycle.start_seconds = self._phases.so_far
         self._stopping = Stopping()
         places = listeners(spec)
-        self._listeners = {apis: Listener(spec.at(places[apis]), each, self._metrics) for apis, each in bound.items()}
+        self._listeners = {
+            apis: Listener(spec.at(places[apis]), each, self._metrics, rejection=rejection)
+            for apis, each in bound.items()
+        }
         self._snapshots = Snapshots(spec.snapshot_dir, properties) if spec.snapshot_dir is not None else None
 
     async def run(self) -> int:
@@ -124,25 +128,12 @@ class _Life:
                 say(f"loaded: {each.name} {each.version} ({each.wanted.url}), workers: {each.num_workers}")
         if not loaded:
             say("no model is loaded: pass --load-models all, or register one with POST /models?url=NAME.mar")
-        for line in self._openness():
-            say(line)
+        if warning := open_to_others(self._spec):
+            say(warning)
         for apis, listener in self._listeners.items():
             say(f"{', '.join(sorted(apis))}: {listener.url}")
         say("Model server started.")
         logger.info("ready", extra={"models": len(loaded), "url": next(iter(self._listeners.values())).url})
-
-    def _openness(self) -> list[str]:
-        """Who may call, where that is more than this machine."""
-        spec = self._spec
-        if spec.has_keys or all(spec.at(address).is_loopback for address in listeners(spec).values()):
-            return []
-        lines = ["warning: other machines may call this server without a key: pass --api-keys-file to ask for one"]
-        if not spec.may_change_models and spec.enable_model_api is None:
-            lines.append(
-                "models cannot be changed over HTTP, because anybody could: pass --api-keys-file, or "
-                "--enable-model-api to let everybody"
-            )
-        return lines
 
     async def _changed(self, models: TorchServeModels) -> None:
         if self._lifecycle.is_ready:
