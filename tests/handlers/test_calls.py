@@ -140,7 +140,7 @@ def test_failures_have_torchserves_texts(handle: Handle, kind: str, status: int,
     assert (failed.kind, failed.status, failed.message) == (kind, status, message)
 
 
-@pytest.mark.parametrize(("code", "status"), [(418, 418), (500, 500), (9, 500), ("x", 500)])
+@pytest.mark.parametrize(("code", "status"), [(418, 418), (500, 500), (9, 500), (100, 500), ("x", 500)])
 def test_a_prediction_exception_chooses_text_and_status(names: None, code: Any, status: int) -> None:
     util = __import__("ts.utils.util", fromlist=["PredictionException"])
     failed, _ = run(raising(util.PredictionException("teapots only", code)), request())

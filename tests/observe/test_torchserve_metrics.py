@@ -98,6 +98,19 @@ def test_workers_and_queues_show_their_last_times() -> None:
     assert samples(meters, "WorkerLoadTime") == {'Level="Host",WorkerName="W-9000-m_1.0"': 1500}
 
 
+def test_d35_what_is_gone_is_shown_no_more() -> None:
+    meters = meters_of()
+    old, new = meters.of_version("m", "1.0"), meters.of_version("m", "2.0")
+    old.worker_loaded(9000, 1.5)
+    old.worker_left(9000)
+    assert samples(meters, "WorkerLoadTime") == {}
+    old.version_left(is_last=False)
+    shown = {'model_name="m",model_version="default"': 0, 'model_name="m",model_version="2.0"': 0}
+    assert samples(meters, "ts_inference_requests_total") == shown
+    new.version_left(is_last=True)
+    assert samples(meters, "ts_inference_requests_total") == {}
+
+
 def test_responses_are_counted_by_class() -> None:
     meters = meters_of()
     for status, count in (("200", 3), ("202", 1), ("404", 2), ("503", 1), ("499", 1), ("302", 9)):

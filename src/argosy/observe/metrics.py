@@ -133,6 +133,11 @@ class Metrics:
         """The counters of this name there are now, by their label values."""
         return self._counters.get(name, {})
 
+    def forget(self, name: str, *labels: str) -> None:
+        """Show the series of a metric no more, if there is one with these label values."""
+        for cells in (self._gauges, self._counters, self._histograms):
+            cells.get(name, {}).pop(labels, None)
+
     def clear(self, name: str) -> None:
         """Forget all series of a metric, before a hook writes those there are now anew."""
         for cells in (self._gauges, self._counters, self._histograms):

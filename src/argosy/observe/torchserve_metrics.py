@@ -164,6 +164,10 @@ class TorchServeMeters:
             return Gauge()
         return self.metrics.gauge(name, *labels, _HOST_LEVEL, self.hostname)
 
+    def forget_host_cell(self, name: str, *labels: str) -> None:
+        """Show the figure no more; labels: as for `host_cell`."""
+        self.metrics.forget(name, *labels, _HOST_LEVEL, self.hostname)
+
     def observe_handler(self, seen: HandlerMetric) -> None:
         """Take an observation of a handler's, if its metric is declared or may be found."""
         row = self._handler_rows.get(seen.name) or self._detected(seen)
@@ -234,12 +238,25 @@ class VersionMeters:
 
     def worker_loaded(self, seat: int, seconds: float) -> None:
         """Note how long a worker's start took."""
-        worker = f"W-{seat}-{self._name}_{self._version}"
-        self._meters.host_cell("WorkerLoadTime", worker).set(seconds * _MS)
+        self._meters.host_cell("WorkerLoadTime", self._worker(seat)).set(seconds * _MS)
+
+    def worker_left(self, seat: int) -> None:
+        """Forget how long its start took: seats are numbered on, so there would be more and more of them (D-35)."""
+        self._meters.forget_host_cell("WorkerLoadTime", self._worker(seat))
+
+    def version_left(self, *, is_last: bool) -> None:
+        """Forget what was counted for it: names that come and go would be more and more series (D-35)."""
+        for shown_version in (self._version, *([NO_VERSION] if is_last else [])):
+            labels = self._meters.labels(self._name, shown_version)
+            for name in _TS_UNITS:
+                self._meters.metrics.forget(name, *labels)
 
     def handler_metric(self, metric: HandlerMetric) -> None:
         """Take what the handler reports."""
         self._meters.observe_handler(metric)
+
+    def _worker(self, seat: int) -> str:
+        return f"W-{seat}-{self._name}_{self._version}"
 
     def _of(self, request: PredictRequest) -> tuple[Counter, Counter, Counter]:
         return self._by_request.get(request.requested_version) or self._by_request[self._version]

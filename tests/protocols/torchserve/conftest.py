@@ -98,14 +98,16 @@ class Store:
         stem, _, version = options.url.removesuffix(".mar").partition("-")
         if stem not in self.scripts:
             raise NotFound(f"Model not found in model store: {options.url}")
-        model = ArchiveModel(model_name=stem, model_version=f"{version or 1}.0", handler="handler.py")
+        model = ArchiveModel(
+            model_name=options.model_name or stem, model_version=f"{version or 1}.0", handler="handler.py"
+        )
         archive = ModelArchive(
             url=options.url, root=Path("/models"), digest="sha256:0", manifest=ArchiveManifest(model=model)
         )
         return OpenedModel(archive=archive, settings=self.settings)
 
     def make_predictor(self, archive: ModelArchive, settings: VersionSettings, seat: int) -> Scripted:
-        stem = archive.manifest.model.model_name
+        stem = archive.url.removesuffix(".mar").partition("-")[0]
         predictor = Scripted(self, stem)
         self.predictors.append(predictor)
         return predictor

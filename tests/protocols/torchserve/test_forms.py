@@ -107,6 +107,7 @@ def test_url_encoded(body: bytes, parts: list[InputPart]) -> None:
         (b"=1", "has no name"),
         (b"%FF=1", "not UTF-8"),
         (b"&".join([b"a=1"] * (MAX_PARTS + 1)), "more than 1000 fields"),
+        (b"&" * MAX_PARTS + b"a=1&b=2", "more than 1000 fields"),
     ],
 )
 def test_d25_a_url_encoded_body_that_is_wrong_is_refused_and_named(body: bytes, text: str) -> None:

@@ -82,6 +82,8 @@ BAD_REQUEST = "BadRequestException"
          "Model version 3.0 does not exist for model echo"),
         ("PUT", "/models/nobody/1.0/set-default", 404, "ModelNotFoundException",
          "Model not found: nobody. This server has: echo."),
+        ("PUT", "/models/nobody1.0/1.0/set-default", 404, "ModelNotFoundException",
+         "Model not found: nobody1.0. This server has: echo."),
         ("DELETE", "/models/nobody", 404, "ModelNotFoundException", "Model not found: nobody. This server has: echo."),
         ("PUT", "/models", 405, "MethodNotAllowedException",
          "Requested method is not allowed, please refer to API document."),

@@ -106,6 +106,7 @@ def test_a_caller_names_model_and_handler_and_defaults_fill_what_is_missing(tmp_
     "asked",
     [
         *({"model_name": name} for name in ("..", "../../x", 'a"b', "a b", "-a", "a" * 97)),
+        {"runtime": "lsp"},
         *({"handler": name} for name in ("/OUT/evil.py", "../evil.py", "evil.py", "os:system", "own.py:a b", "a b")),
     ],
 )

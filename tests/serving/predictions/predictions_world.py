@@ -34,6 +34,7 @@ class Ledger:
         self.batches: list[int] = []
         self.loads: list[float] = []
         self.metrics: list[HandlerMetric] = []
+        self.left: list[str] = []
 
     def arrived(self, request: PredictRequest) -> None:
         self.arrived_ids[request.request_id] += 1
@@ -49,6 +50,12 @@ class Ledger:
 
     def worker_loaded(self, seat: int, seconds: float) -> None:
         self.loads.append(seconds)
+
+    def worker_left(self, seat: int) -> None:
+        self.left.append(f"worker {seat}")
+
+    def version_left(self, *, is_last: bool) -> None:
+        self.left.append("the last version" if is_last else "a version")
 
     def handler_metric(self, metric: HandlerMetric) -> None:
         self.metrics.append(metric)

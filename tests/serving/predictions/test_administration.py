@@ -26,7 +26,8 @@ from argosy.core.errors import (
 )
 from argosy.core.model_archive import ArchiveManifest, ArchiveModel, ModelArchive, VersionSettings
 from argosy.core.prediction_status import WorkerPhase
-from argosy.serving.predictions.administration import Administration, OpenedModel, Wiring, name_of_file
+from argosy.serving.predictions import registry as registry_of_versions
+from argosy.serving.predictions.administration import Administration, OpenedModel, Wiring
 from argosy.serving.predictions.requests import RegisterOptions, ScaleOptions
 from argosy.serving.predictions.restarts import restart_wait_seconds
 from argosy.serving.predictions.results import ListedModel
@@ -39,17 +40,25 @@ class Office:
         self.stage = Stage()
         self.changes = 0
         self.settings = settings()
+        self.ledgers: list[Ledger] = []
         self.made: list[tuple[VersionSettings, str]] = []
 
     async def open_model(self, options: RegisterOptions) -> OpenedModel:
         name, _, version = options.url.removesuffix(".mar").partition("@")
-        model = ArchiveModel(model_name=name, model_version=version or "1.0", handler="h.py")
-        archive = ModelArchive(url=options.url, root=Path("m"), digest="", manifest=ArchiveManifest(model=model))
+        model = ArchiveModel(
+            model_name=options.model_name or name, model_version=version or "1.0", handler=options.handler or "h.py"
+        )
+        manifest = ArchiveManifest(model=model, runtime=options.runtime or "python")
+        archive = ModelArchive(url=options.url, root=Path("m"), digest="", manifest=manifest)
         return OpenedModel(archive=archive, settings=self.settings)
 
     def make_predictor(self, archive: ModelArchive, wanted: VersionSettings, seat: int) -> object:
         self.made.append((wanted, archive.manifest.model.handler))
         return self.stage.make(seat)
+
+    def make_meters(self, name: str, version: str) -> Ledger:
+        self.ledgers.append(Ledger())
+        return self.ledgers[-1]
 
     async def note_change(self) -> None:
         self.changes += 1
@@ -59,7 +68,7 @@ class Office:
         wiring = Wiring(
             open_model=self.open_model,
             make_predictor=self.make_predictor,  # type: ignore[arg-type]
-            make_meters=lambda name, version: Ledger(),
+            make_meters=self.make_meters,
             on_change=self.note_change,
         )
         async with Administration(wiring, clock=asyncio.get_running_loop().time) as administration:
@@ -132,8 +141,6 @@ def test_a_synchronous_start_that_fails_unregisters_again(error: EngineError) ->
             with pytest.raises(EngineError, match=error.message):
                 await administration.register(register("m@1.mar", is_default=True))
             assert administration.registry.default("m") == "2"
-            with pytest.raises(InvalidRequest, match="cannot be a model's name"):
-                await administration.register(register("m@3.mar", model_name="a/b"))
 
     run_virtually(story())
 
@@ -199,7 +206,7 @@ def test_unregistering_answers_what_is_there_and_ends_what_takes_too_long() -> N
     run_virtually(story())
 
 
-def test_draining_answers_everything_and_aborting_answers_the_rest() -> None:
+def test_aborting_answers_who_is_not_answered_yet() -> None:
     async def story() -> None:
         office = Office()
         async with office.open() as administration:
@@ -207,10 +214,44 @@ def test_draining_answers_everything_and_aborting_answers_the_rest() -> None:
             for name in ("a", "b"):
                 await administration.register(register(f"{name}.mar"))
                 asking += [asyncio.create_task(outcome(administration.registry.get(name), "slow")) for _ in range(2)]
-            await asyncio.sleep(0.1)
-            assert not await administration.drain(15.0)
+            await asyncio.sleep(15.0)
             administration.abort()
             assert await asyncio.gather(*asking) == ["SLOW", "WorkerDied"] * 2
+
+    run_virtually(story())
+
+
+def test_d35_what_is_gone_leaves_no_series_and_there_are_only_so_many_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        office = Office()
+        async with office.open() as administration:
+            monkeypatch.setattr(registry_of_versions, "MAX_VERSIONS", 2)
+            await administration.register(register("m@1.mar"))
+            await administration.register(register("m@2.mar"))
+            with pytest.raises(Conflict, match="as many as may be"):
+                await administration.register(register("m@3.mar"))
+            with pytest.raises(Conflict):
+                await administration.register(register("m@2.mar"))
+            await administration.unregister("m", "2")
+            await administration.unregister("m", "1")
+            worker = ["worker 9000", "the last version"], ["worker 9001", "a version"]
+            assert [ledger.left for ledger in office.ledgers] == [*worker, ["a version"], []]
+
+    run_virtually(story())
+
+
+def test_an_unregistration_that_is_given_up_is_noted_all_the_same() -> None:
+    async def story() -> None:
+        office = Office()
+        async with office.open() as administration:
+            await administration.register(register("m@1.mar"))
+            asking = asyncio.create_task(outcome(administration.registry.get("m"), "slow"))
+            await asyncio.sleep(0.1)
+            leaving = asyncio.create_task(administration.unregister("m"))
+            await asyncio.sleep(0.1)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert (office.changes, await asking) == (2, "WorkerDied")
 
     run_virtually(story())
 
@@ -227,20 +268,10 @@ def test_models_are_listed_in_pages_by_name() -> None:
             assert (last.models, last.next_page_token) == ((ListedModel(name="c", url="c.mar"),), "")
             for odd in ((101, 0), (0, -1), (-5, 0)):
                 assert len(administration.list(*odd).models) == 3
-            assert administration.registry.label("a") == "a"
-            assert administration.registry.label("nobody's") == "unknown"
             with pytest.raises(ModelNotFound, match="This server has: a, b, c"):
                 administration.describe("x")
 
     run_virtually(story())
-
-
-@pytest.mark.parametrize(
-    ("url", "name"),
-    [("t5-small.mar", "t5_small"), ("https://host/dir/a.b.mar?x=1", "a_b"), ("dir/m.tar.gz", "m"), ("", "model")],
-)
-def test_an_archive_without_a_name_is_called_after_its_file(url: str, name: str) -> None:
-    assert name_of_file(url) == name
 
 
 @given(st.integers(-3, 10_000))

@@ -137,3 +137,39 @@ def test_a_client_that_leaves_takes_its_request_out_of_the_sequence() -> None:
             assert await outcome(version, "plain") == "PLAIN"
 
     run_virtually(story())
+
+
+def test_the_late_end_of_an_expired_sequence_leaves_the_next_one_of_its_name_alone() -> None:
+    async def story() -> None:
+        limits = SequenceSettings(max_sequences=3, max_queued_per_sequence=3, timeout_seconds=5.0)
+        async with serving(Stage(), settings(min_workers=2, sequences=limits)) as version:
+            await version.wait_scaled(9.0)
+            old = asyncio.create_task(
+                outcome(version, "slow", sequence_id="a", starts_sequence=True, ends_sequence=True)
+            )
+            await asyncio.sleep(8.0)
+            new = [asyncio.create_task(outcome(version, "ok", sequence_id="a", starts_sequence=True))]
+            await asyncio.sleep(0.5)
+            new.append(asyncio.create_task(outcome(version, "stream", sequence_id="a")))
+            await asyncio.sleep(1.0)
+            new.append(asyncio.create_task(outcome(version, "ok", sequence_id="a")))
+            assert await old == "SLOW"
+            async with asyncio.timeout(60.0):
+                assert await asyncio.gather(*new) == ["OK", "0,1,2,STREAM", "DeadlineExceeded"]
+            assert version.num_queued == 0
+
+    run_virtually(story())
+
+
+def test_a_sequence_that_nobody_began_makes_room_when_its_client_leaves() -> None:
+    async def story() -> None:
+        stage = Stage()
+        stage.start_seconds = 3.0
+        async with serving(stage, settings(sequences=SequenceSettings(max_sequences=1))) as version:
+            leaving = asyncio.create_task(outcome(version, "ok", sequence_id="a", starts_sequence=True))
+            await asyncio.sleep(1.0)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            assert await outcome(version, "ok", sequence_id="b", starts_sequence=True) == "OK"
+
+    run_virtually(story())

@@ -153,7 +153,7 @@ def cause_of(exc: BaseException) -> str:
 
 
 def _status(code: object) -> int:
-    return code if isinstance(code, int) and 100 <= code <= 599 else 500
+    return code if isinstance(code, int) and 200 <= code <= 599 else 500
 
 
 def _log_failure(failed: Failed, exc: Exception) -> None:

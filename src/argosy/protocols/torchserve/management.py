@@ -23,6 +23,7 @@ from argosy.core.errors import (
     DeadlineExceeded,
     Forbidden,
     InvalidRequest,
+    ModelNotFound,
     NotFound,
     OutOfResources,
 )
@@ -194,9 +195,9 @@ class Management:
         name, version = request.path_params["model"], request.path_params["version"]
         try:
             await self._administration.set_default(name, version)
+        except ModelNotFound:
+            raise
         except NotFound as error:
-            if version not in error.message:
-                raise
             text = f"Model version {version} does not exist for model {name}"
             raise Refusal(404, "ModelVersionNotFoundException", text) from error
         return status_answer(f'Default version successfully updated for model "{name}" to "{version}"')

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import re
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import PurePosixPath
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import msgspec
 
-from argosy.core.errors import ArgosyError, DeadlineExceeded, EngineError, InvalidRequest, OutOfResources
+from argosy.core.errors import ArgosyError, Conflict, DeadlineExceeded, EngineError, InvalidRequest, OutOfResources
 from argosy.core.interfaces import Predictor
 from argosy.core.model_archive import ModelArchive, VersionSettings
 from argosy.core.prediction_status import VersionStatus
@@ -35,12 +32,11 @@ ALL_VERSIONS = "all"
 _FIRST_SEAT = 9000
 _MAX_PAGE = 100
 _MAX_WORKERS = 1024
-_MAX_NAME_CHARACTERS = 128
 _GRACE_SECONDS = 30.0  # beyond the startup timeout, for a synchronous registration: workers start beside each other
 
 
 class OpenedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """An archive and how it is to be run, before an operator's own wishes."""
+    """An archive under the name and with the handler that were asked for, and how it is to be run if nothing was."""
 
     archive: ModelArchive
     settings: VersionSettings
@@ -100,7 +96,11 @@ class Administration:
         """
         opened = await self._wiring.open_model(options)
         version = self._make_version(options, opened)
-        self.registry.add(version)
+        try:
+            self.registry.add(version)
+        except Conflict:
+            self._forget_series(version)
+            raise
         self._running.add(version)
         self._group.create_task(self._live(version), name=f"version {version.name}/{version.version}")
         await self._wiring.on_change()
@@ -165,19 +165,13 @@ class Administration:
             is_drained = await found.drain(timeout_seconds)
         finally:
             await found.close()
-        await self._wiring.on_change()
+            await self._wiring.on_change()
         if not is_drained:
             raise DeadlineExceeded(
                 f"Timed out while cleaning resources: {name}: its workers did not finish within {timeout_seconds:g} s "
                 "and were ended"
             )
         return found.version
-
-    async def drain(self, timeout_seconds: float) -> bool:
-        """Take no more requests at all; whether every request there was answered in time."""
-        async with asyncio.TaskGroup() as group:
-            drains = [group.create_task(version.drain(timeout_seconds)) for version in self._running]
-        return all(drain.result() for drain in drains)
 
     def abort(self) -> None:
         """End every version now: requests that are not answered yet get an error. Never blocks."""
@@ -189,6 +183,13 @@ class Administration:
             await version.run()
         finally:
             self._running.discard(version)
+            self._forget_series(version)
+
+    def _forget_series(self, version: PredictionVersion) -> None:
+        """Let a version that is gone be seen in no metric any more, unless another one has its name by now."""
+        others = [] if version.name not in self.registry else self.registry.versions(version.name)
+        if all(other.version != version.version for other in others):
+            version.meters.version_left(is_last=not others)
 
     async def _started(self, version: PredictionVersion, options: RegisterOptions) -> bool:
         if not options.is_synchronous or not version.settings.min_workers:
@@ -204,10 +205,9 @@ class Administration:
             raise StartFailed(version.name, version.version, error) from error
 
     def _make_version(self, options: RegisterOptions, opened: OpenedModel) -> PredictionVersion:
-        archive = _archive_as_asked(opened.archive, options)
+        archive = opened.archive
         settings = _settings_as_asked(opened.settings, options)
-        name = options.model_name or archive.manifest.model.model_name or name_of_file(archive.url)
-        _check_name(name)
+        name = archive.manifest.model.model_name
         return PredictionVersion(
             Birth(
                 name=name,
@@ -222,24 +222,6 @@ class Administration:
         )
 
 
-def name_of_file(url: str) -> str:
-    """A model's name if nothing else gives one: the archive's file name, other characters than of words as `_`."""
-    name = PurePosixPath(urlsplit(url).path).name
-    for suffix in (".tar.gz", ".tgz", ".model", ".mar"):
-        name = name.removesuffix(suffix)
-    return re.sub(r"\W", "_", name) or "model"
-
-
-def _archive_as_asked(archive: ModelArchive, options: RegisterOptions) -> ModelArchive:
-    manifest = archive.manifest
-    if options.handler:
-        model = msgspec.structs.replace(manifest.model, handler=options.handler)
-        manifest = msgspec.structs.replace(manifest, model=model)
-    if options.runtime:
-        manifest = msgspec.structs.replace(manifest, runtime=options.runtime)
-    return msgspec.structs.replace(archive, manifest=manifest)
-
-
 def _settings_as_asked(settings: VersionSettings, options: RegisterOptions) -> VersionSettings:
     asked = {
         name: value
@@ -252,15 +234,6 @@ def _settings_as_asked(settings: VersionSettings, options: RegisterOptions) -> V
     merged = msgspec.structs.replace(settings, **asked)
     _check_scale(merged.min_workers, max(merged.max_workers, merged.min_workers))
     return merged
-
-
-def _check_name(name: str) -> None:
-    if len(name) > _MAX_NAME_CHARACTERS or not name.isprintable() or "/" in name:
-        raise InvalidRequest(
-            f"{name[:_MAX_NAME_CHARACTERS]!r} cannot be a model's name: at most {_MAX_NAME_CHARACTERS} printable "
-            "characters, no slash",
-            param="model_name",
-        )
 
 
 def _check_scale(least: int, most: int) -> None:

@@ -147,6 +147,7 @@ class Crew:
 
     def _forget(self, worker: Worker, _: asyncio.Task[None]) -> None:
         del self._workers[worker]
+        self._workplace.meters.worker_left(worker.seat)
         self.note_change()
 
     def _staying(self) -> list[Worker]:

@@ -1,7 +1,7 @@
 """Ends the calls of one taker from outside: when one said nothing for too long, or when nobody wants its answers.
 
 Calls may take a tenth of a millisecond and time out after minutes, so a call only notes its deadline; one timer per
-taker looks at it when it fires, and is set anew only then.
+taker looks at it when it fires, and is set anew only then, or for a deadline before it.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ class Guard:
         self._is_ending = False
         self._seconds = seconds
         self._deadline = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > self._deadline:
+            self._timer.cancel()
+            self._timer = None
         if self._timer is None:
             self._timer = self._loop.call_at(self._deadline, self._look)
 

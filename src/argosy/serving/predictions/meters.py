@@ -29,6 +29,14 @@ class PredictionMeters(Protocol):
         """A worker became ready, so long after its start."""
         ...
 
+    def worker_left(self, seat: int) -> None:
+        """The worker's seat was given up; its number does not come again."""
+        ...
+
+    def version_left(self, *, is_last: bool) -> None:
+        """The version is not served any more; is_last: nor is any other of its name."""
+        ...
+
     def handler_metric(self, metric: HandlerMetric) -> None:
         """A handler reported an observation of its own."""
         ...
@@ -49,6 +57,12 @@ class Silence:
         """Say nothing."""
 
     def worker_loaded(self, seat: int, seconds: float) -> None:
+        """Say nothing."""
+
+    def worker_left(self, seat: int) -> None:
+        """Say nothing."""
+
+    def version_left(self, *, is_last: bool) -> None:
         """Say nothing."""
 
     def handler_metric(self, metric: HandlerMetric) -> None:

@@ -7,7 +7,9 @@ import difflib
 from argosy.core.errors import Conflict, Forbidden, ModelNotFound, NotFound
 from argosy.serving.predictions.version import PredictionVersion
 
+MAX_VERSIONS = 1_000  # of all models together: each has its series in the metrics, which keep as many apart.
 _MAX_LISTED = 10
+_MAX_COMPARED = 100  # A comparison takes 20 µs, and every wrong name costs as many.
 
 
 class _Model:
@@ -45,6 +47,9 @@ class PredictionRegistry:
         model = self._models.get(version.name)
         return model is not None and model.default == version.version
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._models
+
     def names(self) -> list[str]:
         """Every model, by name."""
         return sorted(self._models)
@@ -53,13 +58,11 @@ class PredictionRegistry:
         """Every version of every model, by name."""
         return [version for name in self.names() for version in self._models[name].versions.values()]
 
-    def label(self, name: str) -> str:
-        """`name` if it is registered, else "unknown": safe as a metric label whatever a client sends (D-35)."""
-        return name if name in self._models else "unknown"
-
     def add(self, version: PredictionVersion) -> None:
-        """Serve it under its name. Raises: Conflict if that version is there already."""
+        """Serve it under its name. Raises: Conflict if that version is there already, or as many as may be (D-35)."""
         model = self._models.get(version.name)
+        if sum(len(each.versions) for each in self._models.values()) >= MAX_VERSIONS:
+            raise Conflict(f"{MAX_VERSIONS} versions of models are registered, as many as may be: unregister one first")
         if model is None:
             self._models[version.name] = _Model(version)
         elif version.version in model.versions:
@@ -102,9 +105,10 @@ class PredictionRegistry:
         return model
 
     def _unknown(self, name: str) -> str:
-        near = difflib.get_close_matches(name[:96], self._models, n=1)
+        names = self.names()
+        near = difflib.get_close_matches(name[:96], names[:_MAX_COMPARED], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        known = ", ".join(self.names()[:_MAX_LISTED]) or "no model"
+        known = ", ".join(names[:_MAX_LISTED]) or "no model"
         return f"Model not found: {_short(name)}.{hint} This server has: {known}."
 
 

@@ -107,6 +107,8 @@ class Sequences:
         sequence.waiting.remove(job)
         sequence.last_active = now
         self._num_waiting -= 1
+        if sequence.worker is None and not sequence.waiting:
+            self._drop(sequence)  # Nobody has a state of it, and nobody heard its name.
         self._end_if_over(sequence)
 
     def close_of(self, worker: object) -> None:
@@ -174,7 +176,8 @@ class Sequences:
             self._drop(sequence)
 
     def _drop(self, sequence: Sequence) -> list[Job]:
-        self._open.pop(sequence.name, None)
+        if self._open.get(sequence.name) is sequence:  # Another one may have begun under its name since it expired.
+            del self._open[sequence.name]
         jobs = [*sequence.waiting]
         sequence.waiting.clear()
         for job in jobs:

@@ -39,7 +39,7 @@ class Birth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictionVersion:
-    """One version of one model. settings: as they are now, scaling included."""
+    """One version of one model. settings: as they are now, scaling included. meters: what it reports to."""
 
     def __init__(self, birth: Birth) -> None:
         self.name = birth.name
@@ -47,6 +47,7 @@ class PredictionVersion:
         self.version = birth.archive.manifest.model.model_version
         self.settings = birth.settings
         self.is_loaded_at_startup = birth.is_loaded_at_startup
+        self.meters = birth.meters
         self._clock = birth.clock
         self._planner = make_planner(birth.settings)
         self._queue = JobQueue(self._planner, birth.settings.sequences, birth.clock)
