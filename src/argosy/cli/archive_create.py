@@ -66,6 +66,7 @@ def create(
     )
     archive_form = form_named(form)
     target = target_path(output, chosen, archive_form)
+    archives("require_free")(target, archive_form, force=force)
     if not dry_run:
         with shown_bytes(f"write {target.name}", plan.size_bytes) as on_bytes:
             archives("create_archive")(plan, target, archive_form, force=force, on_bytes=on_bytes)

@@ -27,6 +27,7 @@ _ARCHIVES: Mapping[str, str] = {
     "kind_of": "argosy.artifacts.archives.contents:kind_of",
     "plan_archive": "argosy.artifacts.archives.creating:plan_archive",
     "read_archive": "argosy.artifacts.archives.reading:read_archive",
+    "require_free": "argosy.artifacts.archives.creating:require_free",
     "verify_archive": "argosy.artifacts.archives.verifying:verify_archive",
 }
 # Our words, and those of `torch-model-archiver --archive-format`.

@@ -99,6 +99,8 @@ def test_a_dry_run_writes_nothing(archive: Callable[..., Answer], tmp_path: Path
         (("inspect", "gone.mar"), "there is no archive at gone.mar"),
         (("inspect", "vocab.txt"), "vocab.txt is no archive"),
         (("convert", "good.mar"), "argosy archive convert good.mar -o NEW.mar"),
+        (("create", "a", "--handler", "handler.py", "-o", "good.mar", "--dry-run"), "good.mar exists already"),
+        (("convert", "good.mar", "-o", "good.mar"), "good.mar exists already"),
         (("prepare", "good.mar", "--lock", "vocab.txt", "--lock-only"), "give one of them"),
     ],
 )

@@ -22,7 +22,7 @@ import msgspec
 
 from argosy.artifacts.archives.containers import ArchiveForm
 from argosy.artifacts.archives.contents import ContentKind, kind_of
-from argosy.artifacts.archives.creating import ArchivePlan, create_archive
+from argosy.artifacts.archives.creating import ArchivePlan, create_archive, require_free
 from argosy.artifacts.archives.opening import copy_out
 from argosy.artifacts.archives.reading import CheckedArchive, read_archive, top_directory
 from argosy.artifacts.safetensors import read_safetensors
@@ -76,6 +76,7 @@ def convert_archive(
     drop: files to leave out. Raises: ArtifactError, SpecError naming the file and what to do; Conflict; OSError.
     """
     checked = read_archive(source)
+    require_free(target, form or checked.form, force=force)
     if unknown := sorted(set(drop) - set(checked.files)):
         raise SpecError(
             f"{source.name} has no file {unknown[0]!r} to drop: it holds {', '.join(sorted(checked.files))}"

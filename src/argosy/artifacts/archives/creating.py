@@ -182,15 +182,20 @@ def create_archive(
 
     Raises: Conflict if it exists and `force` is not set; SpecError, ArtifactError if it would be refused; OSError.
     """
-    if target.exists() and not force:
-        raise Conflict(f"{target} exists already: pass --force to replace it, or another --output")
-    if form is ArchiveForm.FOLDER and target.exists() and not (target / MANIFEST_MEMBER).is_file():
-        raise Conflict(f"{target} exists and is no archive: give another --output")
+    require_free(target, form, force=force)
     with disk_full_means(target.parent, plan.size_bytes), _aside(target, form) as aside:
         _WRITERS[form](plan, aside, on_bytes)
         checked = read_archive(aside, url=target.name)
         _replace(aside, target)
     return msgspec.structs.replace(checked, path=target)
+
+
+def require_free(target: Path, form: ArchiveForm, *, force: bool) -> None:
+    """Raises: Conflict if there is something at `target` that may not be replaced."""
+    if target.exists() and not force:
+        raise Conflict(f"{target} exists already: pass --force to replace it, or another --output")
+    if form is ArchiveForm.FOLDER and target.exists() and not (target / MANIFEST_MEMBER).is_file():
+        raise Conflict(f"{target} exists and is no archive: give another --output")
 
 
 @contextmanager
