@@ -179,6 +179,25 @@ def test_d14_preparing_locks_installs_and_is_then_found(tmp_path: Path, wheels: 
     assert (pinned.directory / "argosy_test_lower.py").read_text() == "VERSION = '1.0'\n"
 
 
+def test_an_environment_that_somebody_else_made_meanwhile_stays(tmp_path: Path, wheels: Path) -> None:
+    path = archive_asking(tmp_path / "echo.mar", "argosy-test-lower\n")
+    sources = PackageSources(find_links=(str(wheels),), is_offline=True)
+    others: list[Path] = []
+
+    def meanwhile(_: str) -> None:
+        if not others:
+            others.append(tmp_path)
+            prepared = preparation(path, wheels).prepare()
+            assert prepared is not None
+            others.append(prepared.directory / "in_use.py")
+            others[-1].touch()
+
+    mine = Preparation(read_archive(path), tmp_path / "environments", sources, meanwhile).prepare()
+    assert mine is not None
+    assert others[-1].parent == mine.directory
+    assert others[-1].exists()
+
+
 @pytest.mark.parametrize("needs", ["evil @ file://SOURCE", "evil[x]@https://evil.example/x.zip ; os_name != 'x'"])
 def test_d14_a_wheel_of_the_archive_leads_pip_nowhere(tmp_path: Path, wheels: Path, needs: str) -> None:
     """pip builds what such a link leads to, which runs its code, whatever it is told about building and indexes."""

@@ -140,7 +140,7 @@ class Preparation:
         with self._scratch() as scratch:
             text = checked_lock(lock, self._archive.files) if lock else self._resolve(scratch)
             self._install(scratch, text)
-            _publish(scratch, home, self.packages, text)
+            _publish(scratch, home, self.packages, text, replaces=anew or bool(lock))
         return _prepared(home, was_there=False)
 
     @contextlib.contextmanager
@@ -203,8 +203,11 @@ def _our_packages() -> list[str]:
     return [place for place in dict.fromkeys(places) if place and Path(place).is_dir()]
 
 
-def _publish(scratch: Path, home: Path, packages: tuple[str, ...], lock: str) -> None:
-    """Move what was installed to its place; one that somebody else made meanwhile stays."""
+def _publish(scratch: Path, home: Path, packages: tuple[str, ...], lock: str, *, replaces: bool) -> None:
+    """Move what was installed to its place. One that somebody else made meanwhile stays: workers may use it already.
+
+    replaces: the one that is there goes.
+    """
     site = _site(scratch)
     (site / "base.pth").unlink()
     for left_over in ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth"):
@@ -222,9 +225,13 @@ def _publish(scratch: Path, home: Path, packages: tuple[str, ...], lock: str) ->
     site.replace(staged / PACKAGES)
     (staged / LOCK).write_text(lock)
     (staged / "environment.json").write_bytes(msgspec.json.encode(record))
-    if home.exists():
+    if replaces and home.exists():
         home.replace(scratch / "replaced")
-    staged.replace(home)
+    try:
+        staged.replace(home)
+    except OSError:
+        if not (home / PACKAGES).is_dir():
+            raise
 
 
 def _prepared(home: Path, *, was_there: bool) -> Prepared:
