@@ -10,6 +10,8 @@ import os
 import pickle
 import re
 import signal
+import socket
+import sys
 from pathlib import Path
 
 import msgspec
@@ -19,6 +21,7 @@ from handlers_world import World, answers, bodies, is_running, json_request, par
 from argosy.core.errors import EngineError, HandlerError, OutOfResources, SpecError, WorkerDied
 from argosy.core.model_archive import VersionSettings
 from argosy.core.prediction import HandlerMetric
+from argosy.handlers.nursery_process import NurseryProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -144,9 +147,7 @@ async def test_f03_a_death_is_seen_though_a_child_keeps_the_socket_open(world: W
 async def test_f04_a_nursery_held_still_is_replaced(world: World) -> None:
     worker = await world.started(PUPPET)
     os.kill(parent_of(worker.facts().pid), signal.SIGSTOP)
-    with pytest.raises(EngineError, match="not ready within"):
-        await world.started(PUPPET, VersionSettings(startup_timeout_seconds=0.3))
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(3.5):
         again = await world.started(PUPPET)
     assert await bodies(again, do("pid"))
 
@@ -194,6 +195,38 @@ async def test_d23_the_socket_of_a_worker_has_no_name_and_nobody_listens(world: 
     (row,) = [row for row in rows if row[6] in sockets]
     flags, *path = row[3], *row[7:]
     assert (flags, path) == ("00000000", [])  # neither listening (00010000) nor bound to a path
+
+
+async def test_d23_a_worker_holds_nothing_else_and_what_it_starts_cannot_speak_for_it(world: World) -> None:
+    source = """
+        import os, subprocess
+
+        def links():
+            paths = [f"/proc/self/fd/{each}" for each in os.listdir("/proc/self/fd")]
+            return sorted({os.readlink(path).split(":")[0] for path in paths if os.path.islink(path)})
+
+        def handle(data, context):
+            if data is None:
+                return
+            reading, writing = os.pipe()
+            if os.fork() == 0:
+                os.close(reading)
+                os.dup2(writing, 0)
+                os.close(writing)
+                os.write(0, repr(links()).encode())
+                return ["I am the worker, too"]
+            os.close(writing)
+            forked = os.read(reading, 4096).decode()
+            os.close(reading)
+            executed = subprocess.run(["ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, text=True)
+            return [{"own": links(), "forked": forked, "executed": executed.stdout}]
+    """
+    worker = await world.started(source)
+    seen = json.loads((await bodies(worker, request()))[0])
+    assert seen["own"] == ["/dev/null", "pipe", "socket"]
+    assert "socket" not in seen["forked"] + seen["executed"]
+    assert "pipe" in seen["forked"]
+    assert await bodies(worker, request())
 
 
 async def test_d23_what_is_no_message_ends_the_worker_not_the_server(world: World) -> None:
@@ -342,6 +375,47 @@ async def test_libraries_that_start_threads_are_not_forked(world: World, caplog:
     await predictor.start()
     assert await bodies(predictor, request()) == [str(packages / "numpy.py").encode()]
     assert [record.message for record in caplog.records] == ["a worker shares no imports"]
+
+
+LIBRARIES_THAT_END_A_PROCESS = {
+    "exits": "raise SystemExit(3)",
+    "is killed": "if 'argosy.handlers.worker.nursery' in sys.orig_argv: os._exit(3)",
+}
+
+
+@pytest.mark.parametrize("how", LIBRARIES_THAT_END_A_PROCESS)
+async def test_a_library_that_ends_the_process_costs_no_other_worker(world: World, how: str) -> None:
+    packages = world.root / "environment"
+    packages.mkdir()
+    (packages / "numpy.py").write_text(f"import os, sys\n{LIBRARIES_THAT_END_A_PROCESS[how]}\n")
+    others = await world.started(PUPPET)
+    source = "try:\n    import numpy\nexcept SystemExit:\n    pass\ndef handle(data, context): return data and ['ok']\n"
+    for _ in range(2):
+        predictor = world.predictor(source)
+        predictor._archive = msgspec.structs.replace(predictor._archive, environment=packages)
+        await predictor.start()
+        assert await bodies(predictor, request()) == [b"ok"]
+    assert await bodies(others, do("pid"))
+
+
+async def test_more_starts_than_a_nursery_takes_at_once_wait(world: World) -> None:
+    packages = world.root / "environment"
+    packages.mkdir()
+    (packages / "numpy.py").write_text("import time\ntime.sleep(60)\n")
+    process = NurseryProcess(sys.executable, {}, packages)
+    ours, theirs = socket.socketpair()
+    starts = [asyncio.ensure_future(process.fork(("numpy",), theirs, 2)) for _ in range(1_000)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert process.is_alive
+    assert not [start for start in starts if start.done()]
+    for start in starts:
+        start.cancel()
+    await asyncio.gather(*starts, return_exceptions=True)
+    os.kill(process._process.pid, signal.SIGKILL)
+    await process.close()
+    ours.close()
+    theirs.close()
 
 
 async def test_a_lost_nursery_costs_its_workers_and_a_new_one_takes_over(world: World) -> None:

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import msgspec
 
-from argosy.handlers.nursery_process import NurseryGone, NurseryProcess
+from argosy.core.errors import OutOfResources
+from argosy.handlers.nursery_process import NurseryBroke, NurseryGone, NurseryProcess
 from argosy.handlers.options import HandlerOptions, worker_environment
 from argosy.handlers.processes import WorkerProcess, spawn
 from argosy.handlers.worker.messages import Refused
 
 _LOG = logging.getLogger(__name__)
+# How often a start that was not begun is asked of another nursery.
+_MAX_NURSERIES = 3
 
 
 class StartedWorker(msgspec.Struct, frozen=True):
@@ -37,11 +40,12 @@ class Nursery:
         self._environment = worker_environment(self.options)
         self._processes: dict[tuple[Path | None, bool], NurseryProcess] = {}
         self._retired: list[NurseryProcess] = []
+        # Imports over which a nursery ended: it would again, and take the workers of other models with it.
+        self._unsafe: set[tuple[Path | None, tuple[str, ...]]] = set()
 
     async def start_worker(self, packages: Path | None, imports: tuple[str, ...]) -> StartedWorker:
-        """A worker that may import from `packages`. Cancels: leaves no worker. Raises: EngineError."""
-        ours, theirs = socket.socketpair()
-        readable, writable = os.pipe()
+        """A worker that may import from `packages`. Cancels: leaves no worker. Raises: EngineError, OutOfResources."""
+        ours, theirs, readable, writable = _ends()
         try:
             process = await self._start(packages, imports, theirs, writable)
         except BaseException:  # whatever happened, also a cancellation: nothing is left
@@ -63,15 +67,19 @@ class Nursery:
     async def _start(
         self, packages: Path | None, imports: tuple[str, ...], theirs: socket.socket, output: int
     ) -> WorkerProcess:
-        if self.options.shares_imports:
-            is_heavy = bool(imports)
+        is_shared = self.options.shares_imports and (packages, imports) not in self._unsafe
+        for _ in range(_MAX_NURSERIES if is_shared else 0):
             try:
-                found = await self._nursery(packages, is_heavy=is_heavy).fork(imports, theirs, output)
+                found = await self._nursery(packages, is_heavy=bool(imports)).fork(imports, theirs, output)
             except NurseryGone:
-                found = await self._nursery(packages, is_heavy=is_heavy).fork(imports, theirs, output)
+                continue
+            except NurseryBroke as exc:
+                self._unsafe.add((packages, imports))
+                found = Refused(exc.message)
             if isinstance(found, WorkerProcess):
                 return found
-            self._tell(found)
+            _LOG.info("a worker shares no imports", extra={"reason": found.reason})
+            break
         return spawn(self.options.python, self._environment, theirs, output)
 
     def _nursery(self, packages: Path | None, *, is_heavy: bool) -> NurseryProcess:
@@ -84,6 +92,17 @@ class Nursery:
             process = self._processes[key] = NurseryProcess(self.options.python, self._environment, packages)
         return process
 
-    @staticmethod
-    def _tell(refused: Refused) -> None:
-        _LOG.info("a worker shares no imports", extra={"reason": refused.reason})
+
+def _ends() -> tuple[socket.socket, socket.socket, int, int]:
+    """Both ends of a worker's socket, and of the pipe for its lines. Raises: OutOfResources."""
+    try:
+        ours, theirs = socket.socketpair()
+        try:
+            readable, writable = os.pipe()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+    except OSError as exc:
+        raise OutOfResources(f"the server has no descriptors left for another worker: {exc.strerror}") from exc
+    return ours, theirs, readable, writable

@@ -14,16 +14,23 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
-from argosy.core.errors import EngineError
-from argosy.handlers.processes import WorkerProcess, is_stopped
+from argosy.core.errors import EngineError, OutOfResources
+from argosy.handlers.processes import WorkerProcess, is_stopped, module_command
 from argosy.handlers.worker.messages import MAX_PACKET_BYTES, NURSERY_EVENTS, Exited, Fork, Forked, Refused, packet
 
 _STDERR = 2
 _EXIT_SECONDS = 2.0
+# More starts than its socket holds would find it full; they wait here.
+_MAX_PENDING_FORKS = 16
+_LOOK_SECONDS = 1.0
 
 
 class NurseryGone(EngineError):
-    """It ended before it was asked; another one can be."""
+    """It ended before it came to this start; another one can be asked."""
+
+
+class NurseryBroke(EngineError):
+    """It ended over this start: its imports may be what ended it."""
 
 
 class NurseryProcess:
@@ -33,7 +40,7 @@ class NurseryProcess:
         """packages: the directory of one archive's requirements, None = the installation alone."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        argv = [python, "-I", "-m", "argosy.handlers.worker.nursery", str(theirs.fileno()), str(packages or "")]
+        argv = module_command(python, "argosy.handlers.worker.nursery", str(theirs.fileno()), str(packages or ""))
         with theirs:
             try:
                 self._process = subprocess.Popen(  # noqa: S603 - our own module
@@ -49,29 +56,42 @@ class NurseryProcess:
                 raise EngineError(f"the nursery of workers cannot start: {exc}") from exc
         self._control = ours
         self._pending: deque[asyncio.Future[WorkerProcess | Refused]] = deque()
+        self._room = asyncio.Semaphore(_MAX_PENDING_FORKS)
         self._workers: dict[int, WorkerProcess] = {}
         self.is_alive = True
         asyncio.get_running_loop().add_reader(ours, self._readable)
 
     async def fork(self, imports: tuple[str, ...], theirs: socket.socket, output: int) -> WorkerProcess | Refused:
-        """A worker with that socket and output, once the imports are done. Raises: NurseryGone, EngineError.
+        """A worker with that socket and output, once the imports are done. Raises: NurseryGone, NurseryBroke.
 
         Cancels: the worker may still start; it ends when its socket does.
         """
-        reply: asyncio.Future[WorkerProcess | Refused] = asyncio.get_running_loop().create_future()
-        try:
-            socket.send_fds(self._control, [packet(Fork(imports=imports))], [theirs.fileno(), output])
-        except OSError as exc:
-            self._ended()
-            raise NurseryGone(f"the nursery of workers takes no request: {exc}") from exc
-        self._pending.append(reply)
-        try:
-            return await reply
-        except asyncio.CancelledError:
-            if is_stopped(self._process.pid):
-                # Whoever waits for it next would wait for ever, too.
+        async with self._room:
+            if not self.is_alive:
+                raise NurseryGone("the nursery of workers has ended")
+            reply: asyncio.Future[WorkerProcess | Refused] = asyncio.get_running_loop().create_future()
+            try:
+                socket.send_fds(self._control, [packet(Fork(imports=imports))], [theirs.fileno(), output])
+            except OSError as exc:
+                self._ended()
+                raise NurseryGone(f"the nursery of workers takes no request: {exc}") from exc
+            self._pending.append(reply)
+            try:
+                return await self._replied(reply)
+            finally:
+                reply.cancel()
+
+    async def _replied(self, reply: asyncio.Future[WorkerProcess | Refused]) -> WorkerProcess | Refused:
+        """The reply; a nursery that is held still meanwhile is ended, as whoever waits for it would wait for ever."""
+        was_stopped = False
+        while True:
+            await asyncio.wait((reply,), timeout=_LOOK_SECONDS)
+            if reply.done():
+                return reply.result()
+            stopped = is_stopped(self._process.pid)
+            if stopped and was_stopped:
                 self._process.kill()
-            raise
+            was_stopped = stopped
 
     async def close(self) -> None:
         """End it and the workers it still has. Idempotent."""
@@ -109,6 +129,11 @@ class NurseryProcess:
         if isinstance(event, Refused):
             reply.set_result(event)
             return
+        if not descriptors:
+            # The worker leaves as soon as its socket is closed, which whoever waits does now.
+            reply.set_exception(OutOfResources("the server has no descriptor left for another worker: raise its limit"))
+            return
+        os.set_inheritable(descriptors[0], False)
         worker = WorkerProcess(event.pid, descriptors[0])
         self._workers[event.pid] = worker
         reply.set_result(worker)
@@ -126,9 +151,10 @@ class NurseryProcess:
         self.is_alive = False
         asyncio.get_running_loop().remove_reader(self._control)
         self._control.close()
-        for reply in self._pending:
+        for place, reply in enumerate(self._pending):
             if not reply.done():
-                reply.set_exception(EngineError("the nursery of workers ended while it started one: try again"))
+                kind = NurseryGone if place else NurseryBroke
+                reply.set_exception(kind("the nursery of workers ended while it started one"))
         self._pending.clear()
         for worker in self._workers.values():
             # The kernel ends them with it, and nobody is left to say how they ended.

@@ -1,6 +1,6 @@
 """A worker's life: take limits upon itself, load one archive, answer batches until the server is gone.
 
-Forked by a nursery, or `python -I -m argosy.handlers.worker.main FD` where forking is not safe. One thread reads,
+Forked by a nursery, or a process of its own, run as a module with FD, where forking is not safe. One thread reads,
 calls the handler and answers; the process ends when its socket does, whatever else it still holds.
 """
 
@@ -152,6 +152,9 @@ def run(connection: socket.socket, output: int) -> NoReturn:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    connection.set_inheritable(False)
+    # What the handler forks is no second worker: it could take this one's commands and answer in its name.
+    os.register_at_fork(after_in_child=connection.close)
     sys.stdout, sys.stderr = _line_stream(1), _line_stream(2)
     logging.basicConfig(
         stream=sys.stdout, format="%(levelname)s %(name)s - %(message)s", level=logging.INFO, force=True
@@ -161,7 +164,9 @@ def run(connection: socket.socket, output: int) -> NoReturn:
         _start(Mailbox(connection)).serve()
     except (EOFError, OSError):
         code = 0
-    except SystemExit:
+    except SystemExit as exc:
+        if exc.code not in (None, 0, 1):
+            logging.getLogger("ts.worker").error("the handler asked to exit: %s", exc.code)
         code = 1
     except BaseException:  # boundary: said in the log before the process ends
         logging.getLogger("ts.worker").exception("the worker ends")

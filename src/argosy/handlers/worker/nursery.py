@@ -1,8 +1,8 @@
 """The nursery: a clean process with one thread, from which workers are forked with their libraries already imported.
 
-`python -I -m argosy.handlers.worker.nursery FD ENVIRONMENT` takes packets of `messages.py`. No line of an archive runs
-here: only libraries by names from the server's own list are imported, so what workers share is what the installation
-brought. It ends when the server does, and its workers with it.
+Run as a module with FD and ENVIRONMENT, it takes packets of `messages.py`. No line of an archive runs here: only
+libraries by names from the server's own list are imported, so what workers share is what the installation brought. It
+ends when the server does, and its workers with it. One start that fails is refused, and costs no other worker.
 Why one thread: a fork copies only the thread that forks, and locks that others hold stay locked for ever. If an import
 started threads, forking is refused and workers are started as processes of their own.
 Source: fork(2), gc.freeze in the Python documentation, waitid(2) WNOWAIT.
@@ -30,8 +30,8 @@ from argosy.handlers.worker.messages import FORKS, MAX_PACKET_BYTES, Exited, For
 def import_quietly(name: str) -> None:
     """Import a module, or look up an attribute `module:name` that a library imports lazily. Failing is no matter."""
     module, _, attribute = name.partition(":")
-    # boundary: a library that cannot be imported fails again, and is reported, in the worker that needs it
-    with contextlib.suppress(Exception):
+    # boundary: a library that cannot be imported, or exits, fails again, and is reported, in the worker that needs it
+    with contextlib.suppress(BaseException):
         found = importlib.import_module(module)
         if attribute:
             getattr(found, attribute)
@@ -40,9 +40,11 @@ def import_quietly(name: str) -> None:
 class Nursery:
     """The loop of the process. control: packets from and to the server."""
 
-    def __init__(self, control: socket.socket, alarm: int) -> None:
+    def __init__(self, control: socket.socket, alarm: int, bell: int) -> None:
+        """alarm, bell: the ends of a pipe into which each signal writes a byte."""
         self._control = control
         self._alarm = alarm
+        self._bell = bell
         self._imported: set[str] = set()
         self._workers: set[int] = set()
 
@@ -69,6 +71,11 @@ class Nursery:
                 os.killpg(pid, signal.SIGKILL)
 
     def _fork(self, command: Fork, descriptors: list[int]) -> None:
+        if len(descriptors) != 2:
+            # The kernel leaves out those for which there is no room.
+            self._close(descriptors)
+            self._send(Refused("it has no room for another descriptor"))
+            return
         for name in command.imports:
             if name not in self._imported:
                 import_quietly(name)
@@ -92,7 +99,13 @@ class Nursery:
         with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
         self._workers.add(pid)
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as exc:
+            # Its socket has no other end once the server gives this start up; ended here, it does not even begin.
+            os.kill(pid, signal.SIGKILL)
+            self._send(Refused(f"it cannot watch over a worker: {exc}"))
+            return
         self._send(Forked(pid), [pidfd])
         os.close(pidfd)
 
@@ -100,7 +113,7 @@ class Nursery:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            os.close(self._alarm)
+            self._close([self._alarm, self._bell])
             self._control.close()
             gc.enable()
             worker.run(socket.socket(fileno=connection), output)
@@ -144,7 +157,7 @@ def main(descriptor: int, environment: str) -> NoReturn:
     os.set_blocking(bell, False)
     signal.signal(signal.SIGCHLD, lambda number, stack: None)
     signal.set_wakeup_fd(bell)
-    nursery = Nursery(socket.socket(fileno=descriptor), alarm)
+    nursery = Nursery(socket.socket(fileno=descriptor), alarm, bell)
     try:
         nursery.serve()
     except OSError:
