@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,6 +111,8 @@ async def test_an_allowed_archive_is_fetched_under_its_own_name(store: Path) -> 
     with web(answer) as address:
         path = await locations(store, f"{address}/models/").find(f"{address}/models/far.mar")
         assert (path.name, path.read_bytes()) == ("far.mar", ARCHIVE)
+        twice = [locations(store, f"{address}/").find(f"{address}/two.mar") for _ in range(2)]
+        assert len(set(await asyncio.gather(*twice))) == 1
         with pytest.raises(ArgosyError, match="plain name"):
             await locations(store, f"{address}/").find(f"{address}/models/")
 

@@ -112,7 +112,7 @@ class ArchiveLocations:
         async with held(self._root / "fetch.lock"), WebClient(rules, self._network) as client:
             file = await client.retried(lambda: probe(name, url, client), url)
             digest = await download(file, client, blobs, lambda _: None)
-        return await asyncio.to_thread(_under_its_name, blobs.path(digest), self._root / "fetched", name)
+            return await asyncio.to_thread(_under_its_name, blobs.path(digest), self._root / "fetched", name)
 
     def _not_allowed(self, url: str) -> NotFound:
         return ModelNotFound(
