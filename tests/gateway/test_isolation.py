@@ -15,6 +15,12 @@ from argosy.server.replica import Replica
 pytestmark = pytest.mark.anyio
 
 _READ_ONLY = {"GET", "HEAD", "POST"}
+_NAMED = (
+    "/v1/models/{model:path}",
+    "/predictions/{model:path}",
+    "/assets/{name:path}",
+    "/translate/assets/{name:path}",
+)
 
 
 async def test_d32_no_route_takes_the_id_of_a_request(live: Any) -> None:
@@ -23,7 +29,7 @@ async def test_d32_no_route_takes_the_id_of_a_request(live: Any) -> None:
         routes = [*server.gateway.routes, *build_app(ServeSpec(model="m"), Replica(), Metrics()).routes]
     assert len(routes) > 20
     for each in routes:
-        assert not each.param_convertors or each.path in ("/v1/models/{model:path}", "/assets/{name:path}")
+        assert not each.param_convertors or each.path in _NAMED, each.path
         assert each.methods is None or each.methods <= _READ_ONLY, each.path
         assert not {"cancel", "abort", "requests", "responses"} & set(each.path.split("/")), each.path
 
