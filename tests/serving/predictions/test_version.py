@@ -22,6 +22,7 @@ from predictions_world import (
 from sim_virtual_time import run_virtually
 
 from argosy.core.errors import DeadlineExceeded, EngineError, HandlerError, NoWorker, QueueFull
+from argosy.core.model_archive import SequenceSettings
 from argosy.core.prediction import Prediction
 from argosy.core.prediction_status import WorkerPhase
 
@@ -417,6 +418,41 @@ def test_short_calls_are_given_ahead_but_never_while_a_worker_is_idle() -> None:
             assert [predictor.most_open for predictor in made] == [1, 1]
             assert await outcomes(version, *["ok"] * 40) == ["OK"] * 40
             assert [predictor.most_open for predictor in made] == [4, 4]
+
+    run_virtually(story())
+
+
+def test_an_idle_worker_goes_before_a_busy_one_that_could_take_more() -> None:
+    async def story() -> None:
+        stage = Stage(lambda size: 0.001)
+        async with serving(stage, settings(min_workers=2), make=lambda seat: AheadPredictor(stage, seat)) as version:
+            await version.wait_scaled(9.0)
+            await outcomes(version, *["ok"] * 20)
+            slow = asyncio.create_task(outcomes(version, "ok", "ok", "slow"))  # The slow one is given ahead.
+            await asyncio.sleep(0.05)
+            async with asyncio.timeout(0.1):
+                assert await outcomes(version, "ok") == ["OK"]
+                assert await version.describe() is not None
+                assert await outcomes(version, *["ok"] * 30) == ["OK"] * 30  # Nothing is put behind the slow one.
+            assert await slow == ["OK", "OK", "SLOW"]
+
+    run_virtually(story())
+
+
+def test_a_new_sequence_is_not_put_behind_a_running_one_while_it_can_begin_elsewhere() -> None:
+    async def story() -> None:
+        stage = Stage(lambda size: 0.001)
+        wanted = settings(min_workers=2, sequences=SequenceSettings(max_sequences=9))
+        async with serving(stage, wanted, make=lambda seat: AheadPredictor(stage, seat)) as version:
+            await version.wait_scaled(9.0)
+            texts = {"a": "slow", "b": "ok", "c": "ok"}
+            asking = [
+                asyncio.create_task(outcome(version, text, sequence_id=name, starts_sequence=True))
+                for name, text in texts.items()
+            ]
+            await asyncio.sleep(0.1)
+            assert [task.done() for task in asking] == [False, True, True]
+            assert await asyncio.gather(*asking) == ["SLOW", "OK", "OK"]
 
     run_virtually(story())
 

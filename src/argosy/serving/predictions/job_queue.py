@@ -5,7 +5,8 @@ leaves takes its job out at once. Takers sleep on a future each; one job wakes o
 open, the others leave the waiting jobs to it. Jobs of sequences have lines of their own, and are never held.
 
 Where a call takes less than two milliseconds, a worker would spend much of its time waiting for the next one. So it is
-given calls ahead, as far as it takes them, but only while no worker is idle, and only full batches.
+given calls ahead, as far as it takes them, but only while no worker is idle, only full batches, and only as long as its
+calls do end after so short a time: nothing more is put behind one that takes longer.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from argosy.core.errors import ArgosyError
 from argosy.core.model_archive import SequenceSettings
 from argosy.serving.predictions.job import Job
 from argosy.serving.predictions.sequences import Sequences
+from argosy.serving.predictions.takers import Desk, Taker
 
 _SHORT_CALL_SECONDS = 0.002
+_STUCK_CALL_SECONDS = 0.01  # A call that takes so long is not one of the short ones.
 _NEWEST_CALL_WEIGHT = 0.1
 
 
@@ -35,43 +38,6 @@ class Planner(Protocol):
     def held(self, seconds: float, num_before: int, num_after: int) -> None:
         """A batch was held open for so long, and grew."""
         ...
-
-
-class Desk:
-    """Where the calls of one predictor lie in a row. num_open: not answered yet. has_alone: one shares nothing."""
-
-    __slots__ = ("has_alone", "num_open")
-
-    def __init__(self) -> None:
-        self.num_open = 0
-        self.has_alone = False
-
-    def takes(self, job: Job) -> bool:
-        """Whether the job may join what lies there."""
-        return not self.has_alone and not (job.is_alone and self.num_open)
-
-
-class Taker:
-    """Whoever makes one call after another: a worker, or one of the calls a predictor takes at a time.
-
-    is_leaving: it takes no more jobs but those nobody else will serve. is_over: it takes none at all.
-    is_ahead: its calls wait in the worker for another one's end. desk: where its calls and those of others meet.
-    """
-
-    __slots__ = ("desk", "is_ahead", "is_leaving", "is_over", "waiter", "worker")
-
-    def __init__(self, worker: object, desk: Desk, *, is_ahead: bool, is_leaving: bool) -> None:
-        self.worker = worker
-        self.desk = desk
-        self.is_ahead = is_ahead
-        self.is_leaving = is_leaving
-        self.is_over = False
-        self.waiter: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """Let it look again."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
 
 
 class JobQueue:
@@ -94,9 +60,9 @@ class JobQueue:
 
     @property
     def num_free_takers(self) -> int:
-        """Takers that wait for a job and are not about to get one."""
+        """Takers that wait for a job, would begin it at once, and are not about to get one."""
         expected = 0 if self._sequences is None else len(self._sequences)
-        return max(len(self._idle) - expected, 0)
+        return max(self._num_idle() - expected, 0)
 
     def push(self, job: Job) -> None:
         """Let the job wait behind all others. Raises: NoWorker, QueueFull for a job its sequence cannot take."""
@@ -155,11 +121,12 @@ class JobQueue:
             if self._sequences is not None and (jobs := self._pop_sequences(self._sequences, taker)):
                 return self._taken(jobs, taker)
             if not self._jobs or self._holder is not None or not self._suits(taker):
+                self._wake_next()  # What does not suit this one may suit another.
                 await self._sleep(taker)
                 continue
             num_waiting = len(self._jobs)
-            plan = self._planner.plan(num_waiting, num_waiting + self.num_running, len(self._idle))
-            if taker.is_ahead and num_waiting < plan.batch_size:
+            plan = self._planner.plan(num_waiting, num_waiting + self.num_running, self._num_idle())
+            if taker.desk.is_busy and num_waiting < plan.batch_size:
                 await self._sleep(taker)
                 continue
             if not next(iter(self._jobs)).is_alone and closes_in(plan, num_waiting, 0.0) > 0.0:
@@ -171,12 +138,12 @@ class JobQueue:
     def done(self, jobs: Sequence[Job], taker: Taker) -> None:
         """The taker's call with these jobs has ended."""
         self.num_running -= len(jobs)
-        taker.desk.num_open -= 1
-        taker.desk.has_alone = False
-        if self._jobs and next(iter(self._jobs)).is_alone:
-            self._wake_all()
+        now = self._clock()
+        desk = taker.desk
+        desk.num_open -= 1
+        desk.has_alone = False
+        desk.moved_at = now
         if self._sequences is not None:
-            now = self._clock()
             for job in jobs:
                 self._sequences.done(job, now)
             self._wake_all()
@@ -203,17 +170,30 @@ class JobQueue:
 
     def _suits(self, taker: Taker) -> bool:
         """Whether the taker may have the first job now."""
-        return taker.desk.takes(next(iter(self._jobs))) and (not taker.is_ahead or self._may_go_ahead())
+        desk = taker.desk
+        return desk.takes(next(iter(self._jobs))) and (not desk.is_busy or self._may_go_ahead(desk))
 
     def _taken(self, jobs: list[Job], taker: Taker) -> list[Job]:
         self.num_running += len(jobs)
-        taker.desk.num_open += 1
-        taker.desk.has_alone = jobs[0].is_alone
+        desk = taker.desk
+        if not desk.num_open:
+            desk.moved_at = self._clock()
+        desk.num_open += 1
+        desk.has_alone = jobs[0].is_alone
         return jobs
 
-    def _may_go_ahead(self) -> bool:
+    def _has_short_calls(self) -> bool:
         mean = self._mean_call_seconds
-        return mean is not None and mean < _SHORT_CALL_SECONDS and not self._idle and self._sequences is None
+        return mean is not None and mean < _SHORT_CALL_SECONDS and self._sequences is None
+
+    def _may_go_ahead(self, desk: Desk) -> bool:
+        """Whether a call may be put behind those on this busy desk."""
+        is_moving = self._has_short_calls() and self._clock() - desk.moved_at < _STUCK_CALL_SECONDS
+        return is_moving and not self._num_idle()
+
+    def _num_idle(self) -> int:
+        """Takers that sleep and would begin a job at once."""
+        return sum(not taker.desk.is_busy for taker in self._idle) if self._idle else 0
 
     def _pop(self, most: int) -> list[Job]:
         jobs: list[Job] = []
@@ -229,7 +209,7 @@ class JobQueue:
         return jobs
 
     def _pop_sequences(self, sequences: Sequences, taker: Taker) -> list[Job]:
-        ready = sequences.num_ready(taker.worker)
+        ready = 0 if taker.desk.is_busy else sequences.num_ready(taker.worker)
         if not ready:
             return []
         return sequences.take(taker.worker, self._planner.plan(ready, ready, 0).batch_size)
@@ -280,13 +260,14 @@ class JobQueue:
             holder.wake()
 
     def _wake_next(self) -> None:
-        if not self._jobs or self._holder is not None:
+        if not self._jobs or self._holder is not None or not (self._idle or self._idle_ahead):
             return
-        idle = self._idle or (self._idle_ahead if self._may_go_ahead() else self._idle)
-        if idle:
-            taker = next(iter(idle))
-            del idle[taker]
-            taker.wake()
+        for idle in (self._idle, self._idle_ahead) if self._has_short_calls() else (self._idle,):
+            taker = next(filter(self._suits, idle), None)
+            if taker is not None:
+                del idle[taker]
+                taker.wake()
+                return
 
     def _wake_all(self) -> None:
         for taker in [*self._idle, *self._idle_ahead]:

@@ -21,9 +21,10 @@ from argosy.core.prediction_status import WorkerPhase, WorkerStatus
 from argosy.serving.predictions.call import Call, ends_worker
 from argosy.serving.predictions.guard import Guard
 from argosy.serving.predictions.job import Job
-from argosy.serving.predictions.job_queue import Desk, JobQueue, Taker
+from argosy.serving.predictions.job_queue import JobQueue
 from argosy.serving.predictions.meters import PredictionMeters
 from argosy.serving.predictions.restarts import restart_wait_seconds
+from argosy.serving.predictions.takers import Desk, Taker
 
 logger = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ class Worker:
     def _make_takers(self, predictor: Predictor) -> list[Taker]:
         beside = predictor.max_concurrent_calls if isinstance(predictor, ConcurrentCalls) else 1
         ahead = predictor.max_calls_ahead if isinstance(predictor, CallsAhead) else 0
-        desk = Desk()
+        desk = Desk(beside)
         return [
             Taker(self, desk if ahead else Desk(), is_ahead=number >= beside, is_leaving=self.is_leaving)
             for number in range(beside + ahead)
