@@ -21,8 +21,8 @@ from argosy.handlers.worker.calls import Calls
 from argosy.handlers.worker.context import Context
 from argosy.handlers.worker.envelopes import in_envelope
 from argosy.handlers.worker.loading import EntryPoint, find_entry_point
-from argosy.handlers.worker.messages import Answer, DeclaredMetric, Event, Failed
-from argosy.handlers.worker.metrics import CachingMetric, MetricsCache, MetricsCacheKeyError, MetricTypes
+from argosy.handlers.worker.messages import EVENTS, HEADER, Answer, DeclaredMetric, Event, Failed, frame
+from argosy.handlers.worker.metrics import CachingMetric, Dimension, MetricsCache, MetricsCacheKeyError, MetricTypes
 from argosy.handlers.worker.payloads import output_bytes
 
 Handle = Callable[[Any, Context], Any]
@@ -37,7 +37,10 @@ def run(handle: Handle, *batch: PredictRequest, envelope: str = "", decodes: boo
     entry = EntryPoint(handle, lambda context: None)
     sent: list[Event] = []
     calls = Calls(in_envelope(envelope, entry) if envelope else entry, context_of(), sent.append, decodes_input=decodes)
-    return calls.answer(batch), sent
+    answer = calls.answer(batch, 7)
+    # It is what the server reads, too.
+    assert EVENTS.decode(frame(answer)[HEADER.size :]) == answer
+    return answer, sent
 
 
 def results(handle: Handle, *batch: PredictRequest, envelope: str = "", decodes: bool = True) -> list[bytes]:
@@ -198,6 +201,62 @@ def test_intermediate_pieces_carry_the_status_of_their_time(names: None) -> None
     assert [(each.body, each.status, each.is_last) for each in answer.predictions] == [
         (b"c", 200, True), (b"d", 200, True),
     ]  # fmt: skip
+
+
+def test_a_piece_for_a_request_that_is_over_reaches_no_other(names: None) -> None:
+    streaming = __import__("ts.handler_utils.utils", fromlist=["send_intermediate_predict_response"])
+
+    def handle(data: Any, context: Context) -> list[str]:
+        # As a thread of an earlier call would, which kept the ids of its own requests; then half of this one's.
+        for ids in ({0: "earlier", 1: "too"}, {1: context.request_ids[1]}):
+            streaming.send_intermediate_predict_response(["a", "b"], ids, "ok", 200, context)
+        return ["c", "d"]
+
+    _, sent = run(handle, request(id="r0"), request(id="r1"))
+    assert [(each.number, [(one.index, one.body) for one in each.predictions]) for each in sent] == [(7, [(1, b"b")])]
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (ValueError("half \ud800"), "ValueError: half \\ud800"),
+        (Unspeakable(), "Unspeakable: a Unspeakable that cannot be written as text"),
+    ],
+)
+def test_whatever_an_exception_says_it_can_be_told(error: Exception, cause: str) -> None:
+    def handle(data: Any, context: Context) -> list[str]:
+        raise error
+
+    failed, _ = run(handle, request())
+    assert (failed.message, failed.cause) == ("Prediction failed", cause)
+
+
+def test_heads_are_text_whatever_a_handler_sets() -> None:
+    def handle(data: Any, context: Context) -> list[str]:
+        context.set_response_status(201, 5)
+        context.set_response_header(0, "X-Count", 3)
+        context.set_response_header(0, "X-Half", "\ud800")
+        context.set_response_header(0, "Content-Type", "text/plain")
+        context.metrics.add_metric("Odd", 1, None, dimensions=[Dimension("Half", "\udfff")])
+        return [""]
+
+    answer, _ = run(handle, request())
+    (prediction,) = answer.predictions
+    assert (prediction.phrase, prediction.content_type) == ("5", "text/plain")
+    assert prediction.headers == {"X-Count": "3", "X-Half": "\\ud800"}
+    assert answer.metrics[0].unit == ""
+    assert answer.metrics[0].dimensions["Half"] == "\\udfff"
+
+
+def test_the_model_is_told_though_a_handler_tells_the_level() -> None:
+    metrics = MetricsCache("m")
+    metrics.add_counter("Seen", 1, None, [Dimension("Level", "Mine")])
+    assert metrics.drain()[0].dimensions == {"Level": "Mine", "ModelName": "m"}
 
 
 def test_raw_bytes_cannot_be_written_into_the_wire() -> None:

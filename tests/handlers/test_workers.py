@@ -80,6 +80,22 @@ PUPPET = """
                     pass
             return "sent"
 
+        def late(self, context, count=3):
+            from argosy.core.prediction import Prediction
+            from argosy.handlers.worker.messages import Answer, frame
+            late = frame(Answer(predictions=(Prediction(index=0, body=b"another's"),), is_end=False, number=10**6))
+            (own,) = [n for n in range(3, 64) if os.path.exists(f"/proc/self/fd/{n}")]
+            for _ in range(count):
+                os.write(own, late)
+            return "mine"
+
+        def late_for_ever(self, context):
+            return self.late(context, 10**9)
+
+        def unspeakable(self, context):
+            context.set_response_status(10**30)
+            return "unspeakable"
+
         def child(self, context):
             import subprocess
             return subprocess.Popen(["sleep", "60"]).pid
@@ -274,6 +290,21 @@ async def test_a_stream_nobody_reads_waits_and_giving_it_up_ends_its_worker(worl
             assert piece.body.startswith(b"xxx")
             break
     assert isinstance(await worker.ended(), WorkerDied)
+
+
+async def test_pieces_of_what_is_over_reach_nobody_and_so_many_end_the_worker(world: World) -> None:
+    worker = await world.started(PUPPET)
+    assert await bodies(worker, do("late")) == [b"mine"]
+    async with asyncio.timeout(3):
+        with pytest.raises(WorkerDied, match="does not stop answering"):
+            await bodies(worker, do("late_for_ever"))
+
+
+async def test_an_answer_that_cannot_be_written_fails_alone(world: World) -> None:
+    worker = await world.started(PUPPET)
+    with pytest.raises(HandlerError, match="Invalid model predict output"):
+        await bodies(worker, do("unspeakable"))
+    assert await bodies(worker, do("pid"))
 
 
 async def test_giving_up_a_short_call_keeps_the_worker(world: World) -> None:

@@ -77,7 +77,7 @@ class Channel(asyncio.Protocol):
                 event: Event = EVENTS.decode(body)
                 if not isinstance(event, Pong):
                     self._on_event(event)
-        except (EngineError, msgspec.DecodeError) as exc:
+        except (EngineError, msgspec.DecodeError, RecursionError) as exc:
             self.fault = f"it sent what is no message: {exc}"
             self.close()
 

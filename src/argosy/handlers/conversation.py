@@ -3,6 +3,7 @@
 The worker answers in the same order, so each event belongs to the first call that is not over. A call that is given up
 before the worker answers it is dropped there, or its answer passed over; one that is given up while it is answered may
 end by itself for a moment, and then the worker is ended: nothing else stops a handler.
+A piece that a handler's thread sends after the end of its call is passed over: it is nobody else's.
 While nobody takes the pieces of an answer the socket is not read, so a handler that streams waits for its reader.
 """
 
@@ -19,6 +20,8 @@ from argosy.handlers.worker.messages import Answer, Command, Drop, Event, Failed
 # How long a call that nobody waits for any more may go on before its worker is ended.
 _GIVEN_UP_SECONDS = 1.0
 _MAX_UNREAD_EVENTS = 64
+# Pieces of calls that are over, during one call or while there is none.
+_MAX_LATE_PIECES = 1_000
 _NOT_BEGUN = "the worker ended before it began the call"
 
 
@@ -64,6 +67,7 @@ class Conversation:
         self._heard_at = 0.0
         self._is_paused = False
         self._is_lost = False
+        self._num_late_pieces = 0
 
     @property
     def is_idle(self) -> bool:
@@ -128,6 +132,15 @@ class Conversation:
         self.channel.close()
 
     def _event(self, event: Event) -> None:
+        if (
+            isinstance(event, Answer)
+            and not event.is_end
+            and not (self._calls and self._calls[0].number == event.number)
+        ):
+            self._num_late_pieces += 1
+            if self._num_late_pieces > _MAX_LATE_PIECES:
+                self._end("its handler does not stop answering what is over")
+            return
         if not self._calls:
             self._end(f"it sent {type(event).__name__}, which nobody asked for")
             return
@@ -146,6 +159,7 @@ class Conversation:
     def _finish(self, call: Call, event: Event) -> None:
         call.events.append(event)
         call.is_over = True
+        self._num_late_pieces = 0
         self._calls.popleft()
         if isinstance(event, Failed) and event.kind == "memory":
             # The worker leaves after this: it begins no other.

@@ -20,7 +20,7 @@ LIBRARIES = frozenset({
 _MAX_FILES = 50
 _MAX_FILE_BYTES = 2**20
 _IMPORT = re.compile(r"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
-_FROM = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n]*)", re.MULTILINE)
+_FROM = re.compile(r"^[ \t]*from[ \t]+([\w.]+)[ \t]+import[ \t]+(\([^()]*\)|[^\n]*)", re.MULTILINE)
 _NAME = re.compile(r"^[A-Za-z]\w*$")
 _BASE_HANDLERS = "ts.torch_handler"
 
@@ -30,7 +30,7 @@ def imports_of(archive: ModelArchive) -> tuple[str, ...]:
     found: set[str] = set()
     uses_base = _is_ours(archive)
     for path in sorted(archive.root.glob("*.py"))[:_MAX_FILES]:
-        if path.stat().st_size <= _MAX_FILE_BYTES:
+        if path.is_file() and path.stat().st_size <= _MAX_FILE_BYTES:
             source = path.read_text(encoding="utf-8", errors="replace")
             found.update(imports_in(source))
             uses_base = uses_base or _BASE_HANDLERS in source

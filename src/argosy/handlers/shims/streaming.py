@@ -13,13 +13,14 @@ from argosy.handlers.worker.context import Context, PredictResponse
 def send_intermediate_predict_response(
     ret: Sequence[Any], req_id_map: Mapping[int, str], message: str, code: int, context: Context
 ) -> None:
-    """Send one piece to each request of the batch now; what `handle` returns later is the last piece.
+    """Send one piece to each request of `req_id_map` now; what `handle` returns later is the last piece.
 
-    Status and text are those set in `context`; `message` and `code` are TorchServe's and not needed.
+    Requests that are over are passed over. Status and text are those set in `context`; `message` and `code` are
+    TorchServe's and not needed.
     """
-    del req_id_map, message, code
+    del message, code
     if os.environ.get("LOCAL_RANK", "0") == "0" and context.cl_socket is not None:
-        context.cl_socket.sendall(PredictResponse(ret))
+        context.cl_socket.sendall(PredictResponse(ret, req_id_map))
 
 
 def create_predict_response(
@@ -31,10 +32,10 @@ def create_predict_response(
     ts_stream_next: bool = False,
 ) -> PredictResponse:
     """What `context.cl_socket.sendall` takes. Raises: ValueError for what is not an intermediate piece."""
-    del req_id_map, message, code
+    del message, code
     if context is None or not ts_stream_next:
         raise ValueError("only intermediate pieces are sent by hand: return the last one from handle()")
-    return PredictResponse(ret)
+    return PredictResponse(ret, req_id_map)
 
 
 def import_class(class_name: str, module_prefix: str | None = None) -> type:

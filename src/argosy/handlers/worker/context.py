@@ -6,7 +6,7 @@ case, in which they arrive here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from argosy.handlers.worker.metrics import MetricsCache
@@ -62,21 +62,22 @@ class RequestProcessor:
 class AnswerSocket:
     """`context.cl_socket`: takes what `create_predict_response` made, and nothing else."""
 
-    def __init__(self, send: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, send: Callable[[PredictResponse], None]) -> None:
         self._send = send
 
     def sendall(self, response: object) -> None:
-        """Send one intermediate piece to every request of the batch. Raises: TypeError for raw bytes."""
+        """Send one intermediate piece to each request it names. Raises: TypeError for raw bytes."""
         if not isinstance(response, PredictResponse):
             raise TypeError("only what create_predict_response returns can be sent: Argosy's wire is not TorchServe's")
-        self._send(response.values)
+        self._send(response)
 
 
 class PredictResponse:
-    """What `create_predict_response` makes: a value for each request of the batch, to be sent by `cl_socket`."""
+    """What `create_predict_response` makes, to be sent by `cl_socket`: values by index, and the ids they are for."""
 
-    def __init__(self, values: Sequence[Any]) -> None:
+    def __init__(self, values: Sequence[Any], request_ids: Mapping[int, str]) -> None:
         self.values = values
+        self.request_ids = request_ids
 
 
 class Context:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NoReturn, TextIO
 
 from argosy.core.errors import EngineError, SpecError
-from argosy.core.prediction import PredictRequest
 from argosy.handlers.worker import torchserve_names
 from argosy.handlers.worker.calls import OUT_OF_RESOURCES, Calls, cause_of, is_out_of_memory
 from argosy.handlers.worker.confinement import die_with_parent, limit, stand_apart
@@ -54,7 +53,7 @@ class Worker:
         while True:
             command = self._mailbox.take()
             if isinstance(command, Predict):
-                self._answer(command.batch)
+                self._answer(command)
             elif isinstance(command, Ping):
                 self._mailbox.send(Pong())
             elif isinstance(command, Drop):
@@ -64,9 +63,9 @@ class Worker:
             else:
                 raise TypeError(f"a loaded worker takes no {type(command).__name__}")
 
-    def _answer(self, batch: tuple[PredictRequest, ...]) -> None:
+    def _answer(self, command: Predict) -> None:
         started = time.monotonic()
-        event: Event = self._calls.answer(batch)
+        event: Event = self._calls.answer(command.batch, command.number)
         took = time.monotonic() - started
         try:
             self._mailbox.send_soon(event, took)

@@ -95,11 +95,12 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
-    """Pieces of the answers to the running batch. is_end: the call is over."""
+    """Pieces of the answers to one batch. is_end: the call is over. number: of the call, if it is not."""
 
     predictions: tuple[Prediction, ...]
     metrics: tuple[HandlerMetric, ...] = ()
     is_end: bool = True
+    number: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, kw_only=True, tag=True, array_like=True):
@@ -167,11 +168,23 @@ def packet(message: Fork | NurseryEvent) -> bytes:
 
 
 def frame(message: Command | Event) -> bytes:
-    """The message as one frame. Raises: EngineError if it is longer than the other end would take."""
-    body = _ENCODER.encode(message)
+    """The message as one frame. Raises: EngineError if it cannot be written, or is longer than may be."""
+    try:
+        body = _ENCODER.encode(message)
+    except (ValueError, TypeError, OverflowError, RecursionError) as exc:
+        raise EngineError(f"a message to or from a worker cannot be written: {exc}") from exc
     if len(body) > MAX_FRAME_BYTES:
         raise EngineError(f"a message of {len(body)} bytes is too long for a worker; at most {MAX_FRAME_BYTES} may be")
     return HEADER.pack(len(body)) + body
+
+
+def text_of(value: object) -> str:
+    """What `str` says of a value of an archive's, as text that can be sent; whatever the value's own code does."""
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001  # boundary: the archive's own code
+        text = f"a {type(value).__name__} that cannot be written as text"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class FrameBuffer:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from argosy.core.prediction import HandlerMetric
-from argosy.handlers.worker.messages import DeclaredMetric
+from argosy.handlers.worker.messages import DeclaredMetric, text_of
 
 MAX_KEPT = 1_000
 UNITS = {
@@ -75,8 +75,8 @@ class CachingMetric:
         metric_type: MetricTypes = MetricTypes.COUNTER,
         kept: list[HandlerMetric] | None = None,
     ) -> None:
-        self.metric_name = metric_name
-        self.unit = UNITS.get(unit, unit)
+        self.metric_name = text_of(metric_name)
+        self.unit = UNITS.get(unit, text_of(unit or ""))
         self.dimension_names = list(dimension_names or ())
         self.metric_type = metric_type
         self._kept = kept if kept is not None else []
@@ -97,8 +97,8 @@ class CachingMetric:
             return
         if len(self._kept) >= MAX_KEPT:
             return
-        names = (str(name) for name in self.dimension_names)
-        dimensions = dict(zip(names, (str(each) for each in dimension_values), strict=True))
+        names = (text_of(name) for name in self.dimension_names)
+        dimensions = dict(zip(names, (text_of(each) for each in dimension_values), strict=True))
         self._kept.append(
             HandlerMetric(
                 name=self.metric_name,
@@ -147,7 +147,9 @@ class MetricsCache:
     ) -> None:
         """Note an observation of any metric."""
         del idx
-        self._add(name, value, unit, [*(dimensions or ())], metric_type)
+        usual = {"ModelName": self.model_name, "Level": "Model"}
+        added = [Dimension(key, text) for key, text in usual.items() if not _has(dimensions, key)]
+        self._observe(name, value, unit, [*(dimensions or ()), *added], metric_type)
 
     def add_counter(
         self, name: str, value: float, idx: int | None = None, dimensions: Sequence[Dimension] | None = None
@@ -198,7 +200,7 @@ class MetricsCache:
         """Count an error; a text counts once."""
         level = [] if _has(dimensions, "Level") else [Dimension("Level", "Error")]
         amount = float(value) if isinstance(value, int | float) else 1.0
-        self._add(name, amount, "", [*(dimensions or ()), *level], MetricTypes.COUNTER)
+        self._observe(name, amount, "", [*(dimensions or ()), *level], MetricTypes.COUNTER)
 
     def add_metric_to_cache(
         self,
@@ -223,11 +225,7 @@ class MetricsCache:
         except KeyError:
             raise MetricsCacheKeyError(f"no {metric_type.value} is called {metric_name!r}") from None
 
-    def _add(self, name: str, value: float, unit: str, dimensions: list[Dimension], kind: MetricTypes) -> None:
-        if not _has(dimensions, "Level"):
-            if not _has(dimensions, "ModelName"):
-                dimensions.append(Dimension("ModelName", self.model_name))
-            dimensions.append(Dimension("Level", "Model"))
+    def _observe(self, name: str, value: float, unit: str, dimensions: list[Dimension], kind: MetricTypes) -> None:
         names = [each.name for each in dimensions]
         metric = self.cache.get(kind, {}).get(name)
         if metric is None or metric.dimension_names != names:
