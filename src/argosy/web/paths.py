@@ -47,7 +47,8 @@ class Paths(msgspec.Struct, frozen=True, kw_only=True):
         """What a key must hold to call it."""
         if self.scope_rule is not None and (ruled := self.scope_rule(path)) is not None:
             return ruled
-        return self.scopes.get(path) or _OPERATION_SCOPES.get(path, self.default_scope)
+        plain = path.rstrip("/")  # Where a route answers `/metrics/`, it takes what `/metrics` takes.
+        return self.scopes.get(path) or _OPERATION_SCOPES.get(plain, self.default_scope)
 
     def is_page(self, path: str) -> bool:
         """Whether a browser shows it."""

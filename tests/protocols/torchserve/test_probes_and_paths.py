@@ -85,6 +85,11 @@ async def test_the_open_inference_protocol_is_there_where_it_is_wanted(
         (Api.METRICS, "/predictions/echo", 404),
         (Api.METRICS, "/metrics", 200),
         (Api.METRICS, "/metrics/", 200),
+        (Api.MANAGEMENT, "/models/", 200),
+        (Api.MANAGEMENT, "/models/echo/1.0//", 200),
+        (Api.INFERENCE, "/predictions/echo/", 200),
+        (Api.INFERENCE, "/ping/", 200),
+        (Api.INFERENCE, "/predictions/", 404),
         (Api.INFERENCE, "/metrics", 200),
     ],
 )
@@ -99,6 +104,9 @@ async def test_a_listener_answers_its_own_api(server, api: Api, path: str, statu
         ("POST", "/predictions/echo", {Scope.INFER, Scope.ADMIN}),
         ("POST", "/models/echo/invoke", {Scope.INFER, Scope.ADMIN}),
         ("GET", "/models", {Scope.ADMIN}),
+        ("GET", "/models/", {Scope.ADMIN}),
+        ("DELETE", "/models/nobody/1.0/", {Scope.ADMIN}),
+        ("GET", "/metrics/", {Scope.METRICS, Scope.ADMIN}),
         ("DELETE", "/models/nobody", {Scope.ADMIN}),
         ("GET", "/workflows", {Scope.ADMIN}),
         ("GET", "/metrics", {Scope.METRICS, Scope.ADMIN}),
@@ -238,6 +246,8 @@ async def test_invocations_need_a_name_where_there_are_several_models(server) ->
     await server.load("echo-2.mar", model_name="other", is_loaded_at_startup=True)
     async with server.client(Api.INFERENCE) as client:
         answer = await client.post("/invocations", json={})
+        named = await client.post("/invocations", data={"model_name": "other"})
+    assert [part["content"] for part in named.json()["parts"]] == ["other"]
     assert (answer.status_code, answer.json()["type"]) == (400, "BadRequestException")
     assert answer.json()["message"].startswith("Parameter model_name is required")
 

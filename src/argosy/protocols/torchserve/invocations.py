@@ -1,7 +1,8 @@
 """SageMaker's one path for everything: `POST /invocations` goes by what is asked, and `/models/{model}/invoke`.
 
 A query `model_name` names an archive. Without one, a JSON body with `messages` or `prompt` is an OpenAI request, if
-this server has a generating model; all else goes to the one model that was loaded at the start (design: contract §6).
+this server has a generating model; all else goes to the one model that was loaded at the start, or, if there are
+several, to the one that a field `model_name` of the form names (design: contract §6; InferenceRequestHandler of 0.12).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from argosy.core.errors import InvalidRequest
+from argosy.protocols.torchserve.inputs import parts_of
 from argosy.protocols.torchserve.operations import PREDICT, operation
 from argosy.protocols.torchserve.predictions import METHODS, Predictions
 from argosy.web.operation import describes
@@ -69,9 +71,9 @@ class Invocations:
                 request.scope["state"]["is_openai"] = True
                 return await endpoint(request)
             startup_models = self._predictions.startup_models()
-            if len(startup_models) != 1:
+            named["model"] = startup_models[0] if len(startup_models) == 1 else await _named_in_form(request)
+            if not named["model"]:
                 raise InvalidRequest(self._name_wanted(len(startup_models)), param="model_name")
-            named["model"] = startup_models[0]
         request.scope["path_params"] = named
         return await self._predictions.answer(request, named, with_query=True)
 
@@ -88,3 +90,9 @@ class Invocations:
             return None
         asked = next((name for name in _OPENAI_PATHS if getattr(shape, name) is not msgspec.UNSET), None)
         return self._openai.get(_OPENAI_PATHS[asked]) if asked else None
+
+
+async def _named_in_form(request: Request) -> str:
+    """The model that a form names, which the handler gets as an input, too; "" = none. Raises: InvalidRequest."""
+    parts = parts_of(await request.body(), request.headers.get("content-type", ""))
+    return next((part.content.decode("utf-8", "replace") for part in parts if part.name == "model_name"), "")

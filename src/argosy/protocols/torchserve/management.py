@@ -143,21 +143,24 @@ class Management:
             raise InvalidRequest("max_worker cannot be less than min_worker.", param="max_worker")
         query.whole("number_gpu")
         is_synchronous = query.flag("synchronous", False)
+        timeout = query.seconds("timeout", minimum=-1)
+        name, version = _named(request)
         done = await self._administration.scale(
-            *_named(request),
+            name,
+            version or query.text("model_version") or None,
             ScaleOptions(
                 min_workers=min_workers,
                 max_workers=max_workers,
                 is_synchronous=is_synchronous,
-                timeout_seconds=query.seconds("timeout", minimum=-1),
+                timeout_seconds=None if timeout == -1 else timeout,
             ),
         )
         if not is_synchronous:
             return status_answer(_UPDATING, 202, self._warnings(query))
         if not done.is_complete:
             return status_answer("Workers scaling in progress...", 206, self._warnings(query))
-        asked = request.path_params.get("version")
-        text = f"Workers scaled to {min_workers} for model: {done.name}" + (f", version: {asked}" if asked else "")
+        asked = f", version: {done.version}" if version or query.text("model_version") else ""
+        text = f"Workers scaled to {min_workers} for model: {done.name}{asked}"
         return status_answer(text, 200, self._warnings(query))
 
     @describes(operation("Describe versions of a model", MANAGE, 404, 500, 503, response=list, query=DESCRIBE_QUERY))

@@ -24,8 +24,8 @@ class MetricsApi:
         self._is_enabled = is_enabled
 
     def routes(self) -> list[Route]:
-        """The one path, in both of its spellings."""
-        return [Route(path, self.scrape, methods=["GET", "POST"]) for path in ("/metrics", "/metrics/")]
+        """The one path."""
+        return [Route("/metrics", self.scrape, methods=["GET", "POST"])]
 
     @describes(operation("Metrics in Prometheus' text format", HEALTH, 404, query=METRICS_QUERY, is_text=True))
     async def scrape(self, request: Request) -> Response:

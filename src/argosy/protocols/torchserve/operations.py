@@ -30,7 +30,8 @@ SCALE_QUERY = (
     QueryParameter(name="min_worker", summary="Workers that shall run; 1 by default", kind=int),
     QueryParameter(name="max_worker", summary="Most workers that may run; as many as min_worker by default", kind=int),
     QueryParameter(name="synchronous", summary="Answer only when they are there; false by default", kind=bool),
-    QueryParameter(name="timeout", summary="Longest wait of a synchronous call, in seconds", kind=int),
+    QueryParameter(name="timeout", summary="Longest wait of a synchronous call, in seconds; -1 as without", kind=int),
+    QueryParameter(name="model_version", summary="The version, where the path names none"),
 )
 DESCRIBE_QUERY = (QueryParameter(name="customized", summary="Ask the handler, too", kind=bool),)
 METRICS_QUERY = (QueryParameter(name="name[]", summary="A metric to show; may come several times"),)

@@ -1,10 +1,12 @@
 """Which routes a listener answers: those of the APIs whose address it is. Equal addresses are one listener.
 
 The order is the order of look-up, so what is called most comes first, and what begins with a model's name last.
+TorchServe splits a path at its slashes and forgets empty ends, so `/models/` is `/models` on its routes, not on OpenAI's.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -84,7 +86,8 @@ def routes_of(apis: frozenset[Api], parts: Parts) -> list[Route]:
         routes += [*management.routes(), *unserved.management_routes()]
     if Api.METRICS in apis or Api.INFERENCE in apis:
         routes += MetricsApi(parts.metrics, is_enabled=parts.is_metrics_enabled).routes()
-    return [*routes, *_descriptions(apis), *last]
+    routes += [*_descriptions(apis), *last]
+    return [route if route in parts.openai else _open_ended(route) for route in routes]
 
 
 def paths_of(apis: frozenset[Api], parts: Parts) -> Paths:
@@ -99,6 +102,13 @@ def paths_of(apis: frozenset[Api], parts: Parts) -> Paths:
         any_phase_prefixes=("/models",) if has_management else (),
         json_prefixes=OPENAI_PREFIXES[:3] if has_inference else (),
     )
+
+
+def _open_ended(route: Route) -> Route:
+    """The route, made to answer with slashes behind its path as well."""
+    if route.path != "/":
+        route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + "/*$")
+    return route
 
 
 def _merged(management: Management, parts: Parts) -> list[Route]:
