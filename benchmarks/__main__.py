@@ -23,6 +23,7 @@ OWN = (
 RIVALS = (
     *("versus_llamacpp", "versus_vllm", "gateway_overhead"),
     *("seq2seq", "torchserve_calls", "torchserve_echo", "torchserve_t5", "torchserve_start", "torchserve_memory"),
+    "torchserve_locust",
 )
 LONG = ("tuning", "soak", "step_times", "prefix_affinity", "rolling", "chaos", "cloud_soak", "sim_vs_real", "autoscale")
 
