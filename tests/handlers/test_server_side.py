@@ -25,9 +25,11 @@ from argosy.handlers.output import MAX_LINE_BYTES, OutputLines
 from argosy.handlers.preloading import imports_in, imports_of
 from argosy.handlers.processes import module_command
 from argosy.handlers.shims.contractions import CONTRACTION_MAP
+from argosy.handlers.shims.text_handler import Vocabulary
 from argosy.handlers.shims.text_utils import get_tokenizer, ngrams_iterator
 from argosy.handlers.shims.util import load_label_mapping, map_class_to_label
 from argosy.handlers.shims.weights import WeightsKind, check_allowed, kind_of
+from argosy.handlers.worker.calls import PredictionException
 from argosy.handlers.worker.messages import COMMANDS, EVENTS, Answer, Describe, FrameBuffer, frame
 
 
@@ -132,8 +134,12 @@ class TestLogLines:
         assert len(line) == MAX_LINE_BYTES
 
     def test_are_so_many_a_second(self, caplog: pytest.LogCaptureFixture) -> None:
-        lines = self.lines(caplog, b"a\n" * 1_000, now=[0.0])
-        assert lines == ["a"] * 200 + ["dropped 800"]
+        lines = self.lines(caplog, b"a\n" * 1_000, b"\n" * 50, b"b" * 10 * MAX_LINE_BYTES, now=[0.0])
+        assert lines == ["a"] * 200 + ["dropped 851"]
+
+    def test_come_again_after_a_second(self, caplog: pytest.LogCaptureFixture) -> None:
+        lines = self.lines(caplog, b"a\n" * 300 + b"half", b" a line\nb\n", now=[0.0, 0.0, 1.0])
+        assert lines == ["a"] * 200 + ["dropped 100", "half a line", "b"]
 
 
 SOURCE = """
@@ -202,6 +208,11 @@ class TestWeights:
 
 
 class TestTextHelpers:
+    def test_an_unknown_word_has_the_unknown_words_number_or_is_the_clients_fault(self) -> None:
+        assert Vocabulary({"<unk>": 7, "a": 1})["b"] == 7
+        with pytest.raises(PredictionException, match="no 'b'"):
+            Vocabulary({"a": 1})["b"]
+
     def test_words_and_runs_of_words(self) -> None:
         words = get_tokenizer("basic_english")("It's here, now!")
         assert words == ["it", "'", "s", "here", ",", "now", "!"]

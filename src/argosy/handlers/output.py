@@ -12,7 +12,9 @@ MAX_LINES_A_SECOND = 200.0
 
 
 class OutputLines(asyncio.Protocol):
-    """Reads a pipe. Lines beyond the rate are counted and dropped: a handler never waits for our log."""
+    """Reads a pipe. Lines beyond the rate are counted and dropped: a handler never waits for our log, and what it
+    prints too much of costs the server little, as it is only counted.
+    """
 
     def __init__(self, labels: dict[str, str | int], clock: Callable[[], float]) -> None:
         self._labels = labels
@@ -24,31 +26,38 @@ class OutputLines(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of any length; a line without an end is cut."""
-        *lines, rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._log(line)
-        if len(rest) > MAX_LINE_BYTES:
-            self._log(rest)
-            rest = b""
-        self._rest = rest
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """The worker ended."""
-        del exc
-        if self._rest:
-            self._log(self._rest)
-            self._rest = b""
-        self._tell_dropped()
-
-    def _log(self, line: bytes) -> None:
-        if not line.strip():
-            return
         now = self._clock()
         refill = (now - self._refilled_at) * MAX_LINES_A_SECOND
         self._allowance = min(MAX_LINES_A_SECOND, self._allowance + refill)
         self._refilled_at = now
-        if self._allowance < 1:
-            self._num_dropped += 1
+        text = self._rest + data
+        start = 0
+        while self._allowance >= 1 and (end := text.find(b"\n", start)) >= 0:
+            self._log(text[start:end])
+            start = end + 1
+        end = text.rfind(b"\n", start) + 1
+        if end:
+            self._num_dropped += text.count(b"\n", start, end)
+            start = end
+        self._rest = text[start:]
+        if len(self._rest) > MAX_LINE_BYTES:
+            self._end_line()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The worker ended."""
+        del exc
+        self._end_line()
+        self._tell_dropped()
+
+    def _end_line(self) -> None:
+        if self._allowance >= 1:
+            self._log(self._rest)
+        else:
+            self._num_dropped += bool(self._rest)
+        self._rest = b""
+
+    def _log(self, line: bytes) -> None:
+        if not line.strip():
             return
         self._allowance -= 1
         self._tell_dropped()

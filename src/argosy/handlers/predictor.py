@@ -56,7 +56,8 @@ class WorkerPredictor:
         self._has_ended = asyncio.Event()
         self._was_stopped = False
         self._started_at = 0.0
-        self._oom_kills = 0
+        # What the machine's kernel had counted at the last look, and at the one before.
+        self._oom_kills = (0, 0)
         self._on_metric: Callable[[HandlerMetric], None] = lambda metric: None
 
     async def start(self) -> None:
@@ -163,7 +164,7 @@ class WorkerPredictor:
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
         imports = await asyncio.to_thread(imports_of, self._archive)
-        self._oom_kills = count_oom_kills()
+        self._oom_kills = (count_oom_kills(),) * 2
         started = await self._nursery.start_worker(self._archive.environment, imports)
         self._process = started.process
         self._started_at = time.time()
@@ -227,7 +228,7 @@ class WorkerPredictor:
             return WorkerDied(f"a worker of {self._label} never started")
         self._process.kill()
         code = await self._process.exit_code()
-        if not self._ending.startswith("its") and code == -signal.SIGKILL and count_oom_kills() > self._oom_kills:
+        if not self._ending.startswith("its") and code == -signal.SIGKILL and count_oom_kills() > self._oom_kills[0]:
             return OutOfResources("Out of resources")
         if "memory" in self._ending:
             return OutOfResources("Out of resources")
@@ -260,6 +261,7 @@ class WorkerPredictor:
             self._end("its process was held still by a signal")
             return
         self._was_stopped = stopped
+        self._oom_kills = (self._oom_kills[1], count_oom_kills())
         if self._conversation.is_idle:
             channel = self._conversation.channel
             if channel.num_unanswered_pings >= _MAX_UNANSWERED_PINGS:

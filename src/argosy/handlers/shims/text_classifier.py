@@ -37,10 +37,9 @@ class TextClassifier(TextHandler):
     def get_insights(self, text_preprocess: Any, _: Any, target: Any = 0) -> list[dict[str, Any]]:
         """What each word says for the class `target`. Needs captum."""
         numbers, words = text_preprocess
-        gradients = captum.LayerIntegratedGradients(self.model, self.model.embedding)
         reference = captum.TokenReferenceBase().generate_reference(numbers.shape[0], device=self.device).squeeze(0)
         offsets = torch.tensor([0]).to(self.device)
-        attributions = gradients.attribute(numbers, reference, additional_forward_args=(offsets,), target=target)
+        attributions = self.lig.attribute(numbers, reference, additional_forward_args=(offsets,), target=target)
         return [
             {"importances": self.summarize_attributions(attributions).tolist(), "words": self.get_word_token(words)}
         ]

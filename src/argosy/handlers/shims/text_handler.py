@@ -10,19 +10,31 @@ import json
 import re
 import string
 import unicodedata
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from argosy.handlers.shims.base_handler import BaseHandler
 from argosy.handlers.shims.contractions import CONTRACTION_MAP
-from argosy.handlers.shims.libraries import functional, torch
+from argosy.handlers.shims.libraries import captum, functional, torch
 from argosy.handlers.shims.text_utils import get_tokenizer
 from argosy.handlers.shims.util import CLEANUP_REGEX
 from argosy.handlers.shims.weights import check_allowed
+from argosy.handlers.worker.calls import PredictionException
 from argosy.handlers.worker.context import Context
 
 CONTRACTIONS_PATTERN = re.compile(f"({'|'.join(CONTRACTION_MAP)})", flags=re.IGNORECASE | re.DOTALL)
 _VOCABULARY = "source_vocab.json"
+_UNKNOWN = "<unk>"
+
+
+class Vocabulary(dict[str, int]):
+    """Numbers by words. A word that is not in it has the number of `<unk>`, if that is."""
+
+    def __missing__(self, word: str) -> int:
+        if _UNKNOWN not in self:
+            raise PredictionException(f"the model's vocabulary has no {word!r}, and no {_UNKNOWN}", 400)
+        return self[_UNKNOWN]
 
 
 class TextHandler(BaseHandler):
@@ -33,14 +45,18 @@ class TextHandler(BaseHandler):
         self.source_vocab: Any = None
         self.tokenizer = get_tokenizer("basic_english")
         self.input_text: Any = None
-        self.lig: Any = None
+
+    @cached_property
+    def lig(self) -> Any:
+        """Integrated gradients of the model's embedding, for explanations. Needs captum."""
+        return captum.LayerIntegratedGradients(self.model, self.model.embedding)
 
     def initialize(self, context: Context) -> None:
         """Raises: SpecError if the archive has no vocabulary that may be loaded."""
         super().initialize(context)
         root = Path(context.system_properties["model_dir"])
         if (root / _VOCABULARY).is_file():
-            self.source_vocab = json.loads((root / _VOCABULARY).read_text(encoding="utf-8"))
+            self.source_vocab = Vocabulary(json.loads((root / _VOCABULARY).read_text(encoding="utf-8")))
             return
         path = root / self.manifest["model"].get("sourceVocab", "source_vocab.pt")
         check_allowed(path, context.allowed_content)

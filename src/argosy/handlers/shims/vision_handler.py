@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib
 import io
+from functools import cached_property
 from typing import Any
 
 from argosy.handlers.shims.base_handler import BaseHandler
@@ -27,6 +28,11 @@ class VisionHandler(BaseHandler):
             importlib.import_module("PIL.Image").MAX_IMAGE_PIXELS = None  # type: ignore[attr-defined]
         self.initialized = True
 
+    @cached_property
+    def ig(self) -> Any:
+        """Integrated gradients of the model, for explanations. Needs captum."""
+        return captum.IntegratedGradients(self.model)
+
     def image_processing(self, image: Any) -> Any:
         """A Pillow image as a tensor of shape [3, height, width], values 0 to 1."""
         return image_tensor(image)
@@ -48,7 +54,7 @@ class VisionHandler(BaseHandler):
 
     def get_insights(self, tensor_data: Any, _: Any, target: Any = 0) -> Any:
         """How much each pixel speaks for the class `target`. Needs captum."""
-        return captum.IntegratedGradients(self.model).attribute(tensor_data, target=target, n_steps=15).tolist()
+        return self.ig.attribute(tensor_data, target=target, n_steps=15).tolist()
 
 
 def image_tensor(image: Any) -> Any:
