@@ -1,7 +1,7 @@
 """Which routes a listener answers: those of the APIs whose address it is. Equal addresses are one listener.
 
 The order is the order of look-up, so what is called most comes first, and what begins with a model's name last.
-TorchServe splits a path at its slashes and forgets empty ends, so `/models/` is `/models` on its routes, not on OpenAI's.
+TorchServe splits a path at its slashes and forgets empty ends: so `/models/` is `/models` here, but on OpenAI's paths.
 """
 
 from __future__ import annotations
