@@ -32,6 +32,7 @@ from argosy.web.last_requests import num_unread_bytes
 from argosy.web.quick_send import QuickSend
 
 _MAX_HEADERS = 100
+_LOOK_AGAIN_SECONDS = 0.01
 _MAX_PIPELINED = 64  # Each costs a few kilobytes, and a packet of 64 KiB can hold thousands.
 _TYPES = {
     400: "BadRequestError",
@@ -253,10 +254,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._idle_since is None or self.transport.is_closing():
             return
         left = self._idle_since + self._limits.keep_alive_seconds - self.loop.time()
-        if left <= 0:
+        if left <= 0 and not num_unread_bytes(self.transport):
             self.transport.close()
-        else:
-            self._idle_timer = self.loop.call_later(left, self._check_idle)
+        else:  # A request that came in this very moment is read before the next look.
+            self._idle_timer = self.loop.call_later(max(left, _LOOK_AGAIN_SECONDS), self._check_idle)
 
     def _is_next_request(self) -> bool:
         """Whether what is late comes after a request that is still being answered, which must not suffer for it."""
