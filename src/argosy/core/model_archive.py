@@ -75,7 +75,7 @@ class VersionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     response_timeout_seconds: longest silence of a handler's call, from its begin or its last piece.
     startup_timeout_seconds: longest start of a worker.
     retry_timeout_seconds: how long a model that lost workers still counts as healthy.
-    client_timeout_seconds: longest wait of a request from arrival to answer; None = none.
+    client_timeout_seconds: longest wait of a request for the first of its answer; None = any.
     use_job_ticket: refuse a request at once if no worker is idle.
     worker_memory_bytes: private memory one worker may take; None = no limit. worker_threads: CPU threads of one
     worker; None = cores divided by workers.

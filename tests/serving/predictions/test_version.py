@@ -242,6 +242,14 @@ def test_a_client_timeout_is_an_answer() -> None:
     run_virtually(story())
 
 
+def test_a_client_timeout_does_not_cut_an_answer_that_has_begun() -> None:
+    async def story() -> None:
+        async with serving(Stage(), settings(client_timeout_seconds=2.0)) as version:
+            assert await outcomes(version, "stream", "ok") == ["0,1,2,STREAM", "DeadlineExceeded"]
+
+    run_virtually(story())
+
+
 def test_no_worker_is_said_at_once() -> None:
     async def story() -> None:
         async with serving(Stage(), settings(min_workers=0)) as version:

@@ -29,7 +29,7 @@ class Job:
     """One request. arrived, started, ended: seconds of the version's clock; None = not yet.
 
     is_alone: it shares no call: it was in a batch that failed and is tried once more. may_repeat: it may be tried
-    once more. has_streamed: its reader got a piece that was not the last.
+    once more. has_streamed: its reader got a piece that was not the last. timer: ends its wait for the first one.
     """
 
     __slots__ = (
@@ -74,6 +74,7 @@ class Job:
             self._end(Ending.ANSWERED, now)
         else:
             self.has_streamed = True
+            self._stop_timer()
             self._buffered_bytes += len(piece.body)
             if self._buffered_bytes > _MAX_BUFFERED_BYTES:
                 self.fail(_too_slow(), now)
@@ -109,8 +110,12 @@ class Job:
     def _end(self, ending: Ending, now: float) -> None:
         self.ending = ending
         self.ended = now
+        self._stop_timer()
+
+    def _stop_timer(self) -> None:
         if self.timer is not None:
             self.timer.cancel()
+            self.timer = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
