@@ -38,8 +38,8 @@ _SPAWN_SECONDS = 4
 _MAX_USERS = 12_000
 _STEP_SECONDS = 8.0
 _ABOVE_SECONDS = 20.0
-_PROBE_SECONDS = 0.1
-_PROBES = 4  # One that gets in waits as long as the queue is.
+_PROBE_SECONDS = 0.05
+_PROBES = 8  # One that gets in waits as long as the queue is.
 _SHORT_QUEUE = 100
 _TUTORIAL = {"metrics_mode": "prometheus", "number_of_netty_threads": "32", "job_queue_size": "1000"}
 _CROWDED = {**_TUTORIAL, "job_queue_size": str(_SHORT_QUEUE)}
@@ -87,7 +87,7 @@ def run_locust(locust: Path, url: str, users: int, seconds: float) -> Observed:
 
 @contextlib.contextmanager
 def probing(url: str) -> Iterator[list[float]]:
-    """How long each 503 took that a few more clients got meanwhile, in milliseconds; they ask ten times a second."""
+    """How long each 503 took that a few more clients got meanwhile, in milliseconds; they ask twenty times a second."""
     refused_ms: list[float] = []
     is_over = threading.Event()
 
