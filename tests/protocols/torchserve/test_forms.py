@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote_to_bytes
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -97,6 +99,12 @@ def test_d25_a_multipart_body_that_is_wrong_is_refused_and_named(body: bytes, co
 )
 def test_url_encoded(body: bytes, parts: list[InputPart]) -> None:
     assert [*url_encoded(body)] == parts
+
+
+@given(st.lists(st.sampled_from([*b"=\r\n \t_a9\0\xff", "%4a", "%3D", "%0A", "%25"]), max_size=12))
+def test_escapes_are_read_as_the_standard_library_reads_them(pieces: list[int | str]) -> None:
+    value = b"".join(bytes([each]) if isinstance(each, int) else each.encode() for each in pieces)
+    assert url_encoded(b"a=" + value)[0].content == unquote_to_bytes(value)
 
 
 @pytest.mark.parametrize(

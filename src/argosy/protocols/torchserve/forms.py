@@ -12,8 +12,8 @@ Source: RFC 7578, RFC 2046 §5.1.1; WHATWG URL, "application/x-www-form-urlencod
 from __future__ import annotations
 
 import re
+from binascii import a2b_qp
 from collections.abc import Iterator
-from urllib.parse import unquote_to_bytes
 
 from argosy.core.errors import InvalidRequest
 from argosy.core.prediction import InputPart
@@ -67,7 +67,15 @@ def multipart(body: bytes, content_type: str) -> tuple[InputPart, ...]:
 
 def _field(field: bytes) -> InputPart:
     name, _, value = field.replace(b"+", b" ").partition(b"=")
-    return InputPart(name=_name(unquote_to_bytes(name)), content=unquote_to_bytes(value))
+    return InputPart(name=_name(_unescaped(name)), content=_unescaped(value))
+
+
+def _unescaped(text: bytes) -> bytes:
+    """Each `%41` as its byte; every `%` must have its two digits.
+
+    Quoted-printable with `%` for `=`, which C decodes: urllib takes half a second and 300 MB for 6 MB of escapes.
+    """
+    return a2b_qp(text.replace(b"=", b"=3D").replace(b"%", b"="))
 
 
 def _between(body: bytes, boundary: bytes) -> Iterator[bytes]:
