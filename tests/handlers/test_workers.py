@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -91,6 +92,12 @@ PUPPET = """
 
         def late_for_ever(self, context):
             return self.late(context, 10**9)
+
+        def flood(self, context):
+            started = time.monotonic()
+            while time.monotonic() - started < 0.3:
+                os.write(1, b"x\\n" * 30_000)
+            return "flooded"
 
         def unspeakable(self, context):
             context.set_response_status(10**30)
@@ -406,6 +413,26 @@ async def test_libraries_that_start_threads_are_not_forked(world: World, caplog:
     await predictor.start()
     assert await bodies(predictor, request()) == [str(packages / "numpy.py").encode()]
     assert [record.message for record in caplog.records] == ["a worker shares no imports"]
+
+
+async def test_forked_workers_draw_numbers_of_their_own(world: World) -> None:
+    pytest.importorskip("numpy")
+    source = """
+        import numpy.random
+        import random
+
+        def handle(data, context):
+            return data and [[numpy.random.random(), random.random()]]
+    """
+    first, second = [json.loads((await bodies(await world.started(source), request()))[0]) for _ in range(2)]
+    assert len({*first, *second}) == 4
+
+
+async def test_a_handler_that_floods_its_output_waits_for_the_reader_and_answers(world: World) -> None:
+    worker = await world.started(PUPPET)
+    started = time.process_time()
+    assert await bodies(worker, do("flood")) == [b"flooded"]
+    assert time.process_time() - started < 0.2  # seconds of the server's: the flood goes on for 0.3
 
 
 LIBRARIES_THAT_END_A_PROCESS = {

@@ -22,7 +22,7 @@ _STDERR = 2
 _EXIT_SECONDS = 2.0
 # More starts than its socket holds would find it full; they wait here.
 _MAX_PENDING_FORKS = 16
-_LOOK_SECONDS = 1.0
+_LOOK_SECONDS = 0.5
 
 
 class NurseryGone(EngineError):

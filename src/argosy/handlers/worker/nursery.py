@@ -116,6 +116,7 @@ class Nursery:
             self._close([self._alarm, self._bell])
             self._control.close()
             gc.enable()
+            _reseed()
             worker.run(socket.socket(fileno=connection), output)
         except BaseException:  # noqa: BLE001  # boundary: said on the server's own stderr before the process ends
             traceback.print_exc()
@@ -144,6 +145,13 @@ class Nursery:
     def _close(descriptors: list[int]) -> None:
         for each in descriptors:
             os.close(each)
+
+
+def _reseed() -> None:
+    """numpy's generator was seeded when it was imported; without this all workers would draw the same numbers."""
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
 
 
 def main(descriptor: int, environment: str) -> NoReturn:
