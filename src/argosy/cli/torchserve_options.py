@@ -158,7 +158,8 @@ def without_torchserve(flags: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def torchserve_spec(config: Path | None, flags: dict[str, Any]) -> tuple[TorchServeSpec, dict[str, str]]:
-    """The spec of config.properties, a YAML file and flags, and the properties it began with.
+    """The spec of config.properties, a YAML file and flags, and the properties that a snapshot repeats: the file's, and
+    the model store, wherever it was named, or a start from the snapshot would look for its archives elsewhere.
 
     Raises: SpecError with the path of what is wrong.
     """
@@ -187,7 +188,8 @@ def torchserve_spec(config: Path | None, flags: dict[str, Any]) -> tuple[TorchSe
         defaults={"snapshot_dir": snapshot_dir, **found.fields},
         overrides=found.overrides,
     )
-    return spec, found.properties
+    store = {} if spec.model_store is None else {"model_store": str(spec.model_store.absolute())}
+    return spec, found.properties | store
 
 
 def _load_models(flags: Mapping[str, Any]) -> list[str]:

@@ -195,6 +195,14 @@ def test_a_file_is_looked_for_where_torchserve_looks(tmp_path: Path) -> None:
     assert (named.source, len(named.notes)) == (Path("config.properties"), 1)
 
 
+def test_a_snapshot_finds_the_model_store_that_a_flag_named(tmp_path: Path) -> None:
+    Path("store").mkdir()
+    Path("given.properties").write_text("model_store=/nowhere\njob_queue_size=7")
+    flags = {"torchserve": Path("given.properties"), "model_store": Path("store"), "no_config_snapshots": True}
+    _, properties = torchserve_spec(None, flags)
+    assert properties == {"model_store": str(tmp_path / "store"), "job_queue_size": "7"}
+
+
 def test_d16_addresses_of_flags_do_not_open_the_server(tmp_path: Path) -> None:
     spec, _ = torchserve_spec(None, {"model_store": tmp_path, "host": "0.0.0.0", "no_config_snapshots": True})
     with pytest.raises(SpecError, match="--insecure"):
