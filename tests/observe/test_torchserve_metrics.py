@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from argosy.core.errors import SpecError
+from argosy.core.errors import QueueFull, SpecError
 from argosy.core.prediction import HandlerMetric, PredictRequest
 from argosy.core.torchserve_spec import MetricsSet
 from argosy.observe.exposition import Scrape, merge
@@ -91,6 +91,7 @@ def test_workers_and_queues_show_their_last_times() -> None:
     meters = meters_of()
     version = meters.of_version("m", "1.0")
     version.ended(asking(), 0.25, 0.5, None)
+    version.ended(asking(), 0.0, 0.0, QueueFull("full", retry_after_seconds=1.0))
     version.batch(4, 0.5)
     version.worker_loaded(9000, 1.5)
     assert samples(meters, "QueueTime") == {'Level="Host"': 250}

@@ -19,7 +19,7 @@ import socket
 import uuid
 from collections.abc import Callable, Iterable
 
-from argosy.core.errors import ArgosyError
+from argosy.core.errors import ArgosyError, Unavailable
 from argosy.core.prediction import HandlerMetric, PredictRequest
 from argosy.core.torchserve_spec import MetricsSet
 from argosy.observe.metric import Metric, MetricKind, bare_counter, gauge
@@ -230,7 +230,8 @@ class VersionMeters:
         _, inference, queue = self._of(request)
         inference.value += inference_seconds * _US
         queue.value += queue_seconds * _US
-        self._queue_time.value = queue_seconds * _MS
+        if not isinstance(error, Unavailable):  # One that was refused has not waited; it would hide who does.
+            self._queue_time.value = queue_seconds * _MS
 
     def batch(self, size: int, seconds: float) -> None:
         """Note how long the worker was busy with a call."""
