@@ -298,6 +298,14 @@ async def test_a_stream_that_fails_after_its_first_piece_is_cut(opened, store) -
             await client.post("/predictions/echo")
 
 
+async def test_what_streams_has_a_body(opened, store) -> None:
+    store.scripts["echo"] = lambda request: [piece(b"a", is_last=False, status=204), piece(b"b")]
+    async with opened(store) as server, server.client() as client:
+        await server.load("echo.mar")
+        answer = await client.post("/predictions/echo")
+    assert (answer.status_code, "status 204" in answer.json()["message"]) == (503, True)
+
+
 async def test_f07_a_full_queue_is_503_at_once_while_others_wait(opened, store) -> None:
     store.gate = asyncio.Event()
     store.settings = VersionSettings(job_queue_size=1)

@@ -55,6 +55,8 @@ class PredictionAnswer(Response):
                 await send({"type": "http.response.start", "status": status, "headers": headers})
                 await send({"type": "http.response.body", "body": body})
                 return
+            if status in _NO_BODY:
+                raise HandlerError(f"the handler streams an answer with the status {status}, which has no body")
             await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": first.body, "more_body": True})
             await self._stream(scope, send)
