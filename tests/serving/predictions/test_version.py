@@ -25,6 +25,7 @@ from argosy.core.errors import DeadlineExceeded, EngineError, HandlerError, NoWo
 from argosy.core.model_archive import SequenceSettings
 from argosy.core.prediction import Prediction
 from argosy.core.prediction_status import WorkerPhase
+from argosy.serving.predictions.guard import Guard
 
 
 def test_a_request_waits_for_its_worker_and_is_answered_with_index_0() -> None:
@@ -140,6 +141,21 @@ def test_the_response_timeout_counts_from_the_last_piece() -> None:
     async def story() -> None:
         async with serving(Stage(), settings(response_timeout_seconds=1.5)) as version:
             assert await ask(version, "stream") == "0,1,2,STREAM"
+
+    run_virtually(story())
+
+
+def test_f04_a_short_time_after_a_long_one_is_watched_as_closely() -> None:
+    async def story() -> None:
+        guard = Guard()
+        guard.begin(100.0)
+        guard.end()
+        guard.begin(1.0)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(50.0)
+        assert (guard.was_interrupting(), guard.is_expired) == (True, True)
+        assert asyncio.get_running_loop().time() == pytest.approx(1.0)
+        guard.close()
 
     run_virtually(story())
 
