@@ -173,6 +173,7 @@ async def test_f04_a_nursery_held_still_is_replaced(world: World) -> None:
     async with asyncio.timeout(3.5):
         again = await world.started(PUPPET)
     assert await bodies(again, do("pid"))
+    assert parent_of(again.facts().pid) != os.getpid()
 
 
 async def test_f04_a_worker_held_still_is_ended_within_three_seconds(world: World) -> None:

@@ -20,7 +20,7 @@ from argosy.handlers.processes import WorkerProcess, spawn
 from argosy.handlers.worker.messages import Refused
 
 _LOG = logging.getLogger(__name__)
-# How often a start that was not begun is asked of another nursery.
+# How often a start that its nursery did not live through is asked of another one.
 _MAX_NURSERIES = 3
 
 
@@ -39,8 +39,9 @@ class Nursery:
         self.options = options or HandlerOptions()
         self._environment = worker_environment(self.options)
         self._processes: dict[tuple[Path | None, bool], NurseryProcess] = {}
-        self._retired: list[NurseryProcess] = []
-        # Imports over which a nursery ended: it would again, and take the workers of other models with it.
+        # Imports after which a nursery lived, and those over which one ended: another would again, and take the workers
+        # of other models with it.
+        self._proven: set[tuple[Path | None, tuple[str, ...]]] = set()
         self._unsafe: set[tuple[Path | None, tuple[str, ...]]] = set()
 
     async def start_worker(self, packages: Path | None, imports: tuple[str, ...]) -> StartedWorker:
@@ -59,24 +60,27 @@ class Nursery:
 
     async def close(self) -> None:
         """End every nursery, and with them the workers that are left. Idempotent."""
-        ending = [*self._processes.values(), *self._retired]
+        ending = list(self._processes.values())
         self._processes.clear()
-        self._retired.clear()
         await asyncio.gather(*(process.close() for process in ending))
 
     async def _start(
         self, packages: Path | None, imports: tuple[str, ...], theirs: socket.socket, output: int
     ) -> WorkerProcess:
-        is_shared = self.options.shares_imports and (packages, imports) not in self._unsafe
+        asked = (packages, imports)
+        is_shared = self.options.shares_imports and asked not in self._unsafe
         for _ in range(_MAX_NURSERIES if is_shared else 0):
             try:
                 found = await self._nursery(packages, is_heavy=bool(imports)).fork(imports, theirs, output)
             except NurseryGone:
                 continue
             except NurseryBroke as exc:
-                self._unsafe.add((packages, imports))
+                if not imports or asked in self._proven:
+                    continue
+                self._unsafe.add(asked)
                 found = Refused(exc.message)
             if isinstance(found, WorkerProcess):
+                self._proven.add(asked)
                 return found
             _LOG.info("a worker shares no imports", extra={"reason": found.reason})
             break
@@ -85,10 +89,7 @@ class Nursery:
     def _nursery(self, packages: Path | None, *, is_heavy: bool) -> NurseryProcess:
         key = (packages, is_heavy)
         process = self._processes.get(key)
-        if process is not None and not process.is_alive:
-            self._retired.append(process)
-            process = None
-        if process is None:
+        if process is None or not process.is_alive:
             process = self._processes[key] = NurseryProcess(self.options.python, self._environment, packages)
         return process
 

@@ -58,6 +58,7 @@ class NurseryProcess:
         self._pending: deque[asyncio.Future[WorkerProcess | Refused]] = deque()
         self._room = asyncio.Semaphore(_MAX_PENDING_FORKS)
         self._workers: dict[int, WorkerProcess] = {}
+        self._was_held = False
         self.is_alive = True
         asyncio.get_running_loop().add_reader(ours, self._readable)
 
@@ -90,6 +91,7 @@ class NurseryProcess:
                 return reply.result()
             stopped = is_stopped(self._process.pid)
             if stopped and was_stopped:
+                self._was_held = True
                 self._process.kill()
             was_stopped = stopped
 
@@ -153,7 +155,7 @@ class NurseryProcess:
         self._control.close()
         for place, reply in enumerate(self._pending):
             if not reply.done():
-                kind = NurseryGone if place else NurseryBroke
+                kind = NurseryGone if place or self._was_held else NurseryBroke
                 reply.set_exception(kind("the nursery of workers ended while it started one"))
         self._pending.clear()
         for worker in self._workers.values():

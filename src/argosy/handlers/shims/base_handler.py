@@ -67,7 +67,7 @@ class BaseHandler:
             self.model = self._load_torchscript_model(self.model_pt_path)
             self.model.eval()
         elif kind is WeightsKind.ONNX:
-            self.model = _onnxruntime.InferenceSession(self.model_pt_path)
+            self.model = self._load_onnx_model(self.model_pt_path)
         else:
             raise SpecError(
                 "the archive has weights without the code of their model: add it with --model-file, "
@@ -93,6 +93,14 @@ class BaseHandler:
 
     def _load_torchscript_model(self, model_pt_path: str | None) -> Any:
         return torch.jit.load(model_pt_path, map_location=self.device)
+
+    def _load_onnx_model(self, model_pt_path: str | None) -> Any:
+        options = _onnxruntime.SessionOptions()
+        # It does not read the variable itself, and would take every core in every worker.
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
+        accelerators = ["CUDAExecutionProvider"] if self.map_location == "cuda" else []
+        providers = [*accelerators, "CPUExecutionProvider"]
+        return _onnxruntime.InferenceSession(model_pt_path, options, providers=providers)
 
     def _load_pickled_model(self, model_dir: str, model_file: str, model_pt_path: str | None) -> Any:
         """The model file's only class with its weights. The name is TorchServe's; the weights are safetensors."""
