@@ -57,7 +57,7 @@ DIFFERENCES = (
     Difference("a queue that is full", "the text of a model without workers", "its own text, and `reason: queue_full`"),
     Difference(
         "text of a model without workers",
-        "`Model \"m\" Version 1.0\" has no worker …`, its quotes unbalanced",
+        '`Model "m" Version 1.0" has no worker …`, its quotes unbalanced',
         "`model m/1.0 has no worker …`, and what to do",
     ),
     Difference("a worker that died, or ran out of memory", "`Worker died.`, `Out of resources`", "and why"),
