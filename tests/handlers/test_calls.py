@@ -249,7 +249,7 @@ def test_heads_are_text_whatever_a_handler_sets() -> None:
     (prediction,) = answer.predictions
     assert (prediction.phrase, prediction.content_type) == ("5", "text/plain")
     assert prediction.headers == {"X-Count": "3", "X-Half": "\\ud800"}
-    assert answer.metrics[0].unit == ""
+    assert answer.metrics[0].unit == "unit"
     assert answer.metrics[0].dimensions["Half"] == "\\udfff"
 
 
@@ -448,6 +448,14 @@ def fresh() -> Iterator[None]:
 
 
 class TestMetrics:
+    def test_an_observation_as_old_handlers_make_it(self, names: None) -> None:
+        metric = __import__("ts.metrics.metric", fromlist=["Metric"]).Metric(
+            "Took", 2, "ms", [Dimension("Level", "Me")]
+        )
+        metric.update(3)
+        assert str(metric) == "Took.Milliseconds:3|#Level:Me"
+        assert metric.to_dict()["MetricName"] == "Took"
+
     def test_take_torchserves_dimensions_and_units(self) -> None:
         cache = MetricsCache("m")
         cache.add_size("Cache", 3)

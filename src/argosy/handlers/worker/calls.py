@@ -138,6 +138,7 @@ def _check_results(results: object, count: int) -> None:
 
 def _prediction(turn: Turn, index: int, value: Any, *, is_last: bool) -> Prediction:
     processor = turn.processors[index]
+    phrase = processor.get_response_status_phrase()
     headers = {text_of(name): text_of(text) for name, text in processor.get_response_headers().items()}
     types = [name for name in headers if name.lower() == "content-type"]
     content_type = [headers.pop(name) for name in types][-1] if types else ""
@@ -145,7 +146,7 @@ def _prediction(turn: Turn, index: int, value: Any, *, is_last: bool) -> Predict
         index=turn.places[index],
         body=output_bytes(value),
         status=int(processor.get_response_status_code()),
-        phrase=text_of(processor.get_response_status_phrase() or ""),
+        phrase=text_of(phrase) if phrase else "",
         content_type=content_type,
         headers=headers,
         is_last=is_last,

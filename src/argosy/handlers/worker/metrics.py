@@ -76,7 +76,7 @@ class CachingMetric:
         kept: list[HandlerMetric] | None = None,
     ) -> None:
         self.metric_name = text_of(metric_name)
-        self.unit = UNITS.get(unit, text_of(unit or ""))
+        self.unit = UNITS.get(unit or "") or text_of(unit)
         self.dimension_names = list(dimension_names or ())
         self.metric_type = metric_type
         self._kept = kept if kept is not None else []
