@@ -17,10 +17,110 @@ from argosy.handlers.nursery import Nursery
 from argosy.handlers.options import HandlerOptions
 from argosy.handlers.predictor import WorkerPredictor
 
+# What a body says is what the handler does.
+PUPPET = """
+    import json, os, signal, sys, time
+
+    class Puppet:
+        def initialize(self, context):
+            self.kept = []
+
+        def handle(self, data, context):
+            return [getattr(self, row["body"])(context) for row in data]
+
+        def pid(self, context):
+            return os.getpid()
+
+        def loop(self, context):
+            while True:
+                pass
+
+        def eat(self, context):
+            for _ in range(64):
+                self.kept.append(bytearray(16 * 2**20))
+
+        def die(self, context):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def leave(self, context):
+            os._exit(3)
+
+        def fail(self, context):
+            raise ValueError("no such thing")
+
+        def refuse(self, context):
+            from ts.utils.util import PredictionException
+            raise PredictionException("teapots only", 418)
+
+        def look_around(self, context):
+            import resource
+            return {
+                "environment": dict(os.environ), "path": sys.path[0], "directory": os.getcwd(),
+                "limits": [resource.getrlimit(resource.RLIMIT_CORE)[1], resource.getrlimit(resource.RLIMIT_NOFILE)[1]],
+                "group": os.getpgid(0), "pid": os.getpid(),
+            }
+
+        def garbage(self, context):
+            for number in range(3, 64):
+                try:
+                    os.write(number, b"\\xff" * 64)
+                except OSError:
+                    pass
+            return "sent"
+
+        def late(self, context, count=3):
+            from argosy.core.prediction import Prediction
+            from argosy.handlers.worker.messages import Answer, frame
+            late = frame(Answer(predictions=(Prediction(index=0, body=b"another's"),), is_end=False, number=10**6))
+            (own,) = [n for n in range(3, 64) if os.path.exists(f"/proc/self/fd/{n}")]
+            for _ in range(count):
+                os.write(own, late)
+            return "mine"
+
+        def late_for_ever(self, context):
+            return self.late(context, 10**9)
+
+        def flood(self, context):
+            started = time.monotonic()
+            while time.monotonic() - started < 0.3:
+                os.write(1, b"x\\n" * 30_000)
+            return "flooded"
+
+        def unspeakable(self, context):
+            context.set_response_status(10**30)
+            return "unspeakable"
+
+        def child(self, context):
+            import subprocess
+            return subprocess.Popen(["sleep", "60"]).pid
+
+        def orphan_and_die(self, context):
+            if os.fork() == 0:
+                os.setsid()
+                time.sleep(5)
+                os._exit(0)
+            os._exit(4)
+
+        def stream(self, context):
+            from ts.handler_utils.utils import send_intermediate_predict_response
+            for i in range(3):
+                send_intermediate_predict_response([f"piece {i} "], context.request_ids, "ok", 200, context)
+            return "end"
+
+        def stream_for_ever(self, context):
+            from ts.handler_utils.utils import send_intermediate_predict_response
+            while True:
+                send_intermediate_predict_response(["x" * 10_000], context.request_ids, "ok", 200, context)
+"""
+
 
 def request(body: bytes = b"", content_type: str = "", *, id: str = "r", **headers: str) -> PredictRequest:
     part = InputPart(name="body", content=body, content_type=content_type)
     return PredictRequest(request_id=id, parts=(part,), headers=headers)
+
+
+def do(name: str) -> PredictRequest:
+    return request(name.encode(), "text/plain")
 
 
 def json_request(value: Any, **headers: str) -> PredictRequest:

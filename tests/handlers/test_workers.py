@@ -10,19 +10,15 @@ import os
 import pickle
 import re
 import signal
-import socket
-import sys
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
-from handlers_world import World, answers, bodies, is_running, json_request, parent_of, request, until
+from handlers_world import PUPPET, World, answers, bodies, do, is_running, json_request, request, until
 
 from argosy.core.errors import EngineError, HandlerError, OutOfResources, SpecError, WorkerDied
 from argosy.core.model_archive import VersionSettings
 from argosy.core.prediction import HandlerMetric
-from argosy.handlers.nursery_process import NurseryProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -30,105 +26,6 @@ ECHO = """
     def handle(data, context):
         return data and [row["body"] for row in data]
 """
-# What a body says is what the handler does.
-PUPPET = """
-    import json, os, signal, sys, time
-
-    class Puppet:
-        def initialize(self, context):
-            self.kept = []
-
-        def handle(self, data, context):
-            return [getattr(self, row["body"])(context) for row in data]
-
-        def pid(self, context):
-            return os.getpid()
-
-        def loop(self, context):
-            while True:
-                pass
-
-        def eat(self, context):
-            for _ in range(64):
-                self.kept.append(bytearray(16 * 2**20))
-
-        def die(self, context):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        def leave(self, context):
-            os._exit(3)
-
-        def fail(self, context):
-            raise ValueError("no such thing")
-
-        def refuse(self, context):
-            from ts.utils.util import PredictionException
-            raise PredictionException("teapots only", 418)
-
-        def look_around(self, context):
-            import resource
-            return {
-                "environment": dict(os.environ), "path": sys.path[0], "directory": os.getcwd(),
-                "limits": [resource.getrlimit(resource.RLIMIT_CORE)[1], resource.getrlimit(resource.RLIMIT_NOFILE)[1]],
-                "group": os.getpgid(0), "pid": os.getpid(),
-            }
-
-        def garbage(self, context):
-            for number in range(3, 64):
-                try:
-                    os.write(number, b"\\xff" * 64)
-                except OSError:
-                    pass
-            return "sent"
-
-        def late(self, context, count=3):
-            from argosy.core.prediction import Prediction
-            from argosy.handlers.worker.messages import Answer, frame
-            late = frame(Answer(predictions=(Prediction(index=0, body=b"another's"),), is_end=False, number=10**6))
-            (own,) = [n for n in range(3, 64) if os.path.exists(f"/proc/self/fd/{n}")]
-            for _ in range(count):
-                os.write(own, late)
-            return "mine"
-
-        def late_for_ever(self, context):
-            return self.late(context, 10**9)
-
-        def flood(self, context):
-            started = time.monotonic()
-            while time.monotonic() - started < 0.3:
-                os.write(1, b"x\\n" * 30_000)
-            return "flooded"
-
-        def unspeakable(self, context):
-            context.set_response_status(10**30)
-            return "unspeakable"
-
-        def child(self, context):
-            import subprocess
-            return subprocess.Popen(["sleep", "60"]).pid
-
-        def orphan_and_die(self, context):
-            if os.fork() == 0:
-                os.setsid()
-                time.sleep(5)
-                os._exit(0)
-            os._exit(4)
-
-        def stream(self, context):
-            from ts.handler_utils.utils import send_intermediate_predict_response
-            for i in range(3):
-                send_intermediate_predict_response([f"piece {i} "], context.request_ids, "ok", 200, context)
-            return "end"
-
-        def stream_for_ever(self, context):
-            from ts.handler_utils.utils import send_intermediate_predict_response
-            while True:
-                send_intermediate_predict_response(["x" * 10_000], context.request_ids, "ok", 200, context)
-"""
-
-
-def do(name: str) -> object:
-    return request(name.encode(), "text/plain")
 
 
 async def test_batch_of_any_bytes_comes_back(world: World) -> None:
@@ -137,13 +34,6 @@ async def test_batch_of_any_bytes_comes_back(world: World) -> None:
     assert await bodies(echo, request(whole), request(b""), request("grüß".encode(), "text/plain")) == [
         whole, b"", "grüß".encode(),
     ]  # fmt: skip
-
-
-async def test_two_workers_are_two_processes_of_one_nursery(world: World) -> None:
-    first, second = await world.started(PUPPET), await world.started(PUPPET)
-    pids = {first.facts().pid, second.facts().pid}
-    assert pids == {int((await bodies(each, do("pid")))[0]) for each in (first, second)}
-    assert len({parent_of(pid) for pid in pids} | {os.getpid()}) == 2
 
 
 async def test_f03_a_killed_worker_fails_its_call_at_once_and_says_so_while_idle(world: World) -> None:
@@ -165,15 +55,6 @@ async def test_f03_a_death_is_seen_though_a_child_keeps_the_socket_open(world: W
     async with asyncio.timeout(2):
         with pytest.raises(WorkerDied, match="exit code 4"):
             await bodies(parent, do("orphan_and_die"))
-
-
-async def test_f04_a_nursery_held_still_is_replaced(world: World) -> None:
-    worker = await world.started(PUPPET)
-    os.kill(parent_of(worker.facts().pid), signal.SIGSTOP)
-    async with asyncio.timeout(3.5):
-        again = await world.started(PUPPET)
-    assert await bodies(again, do("pid"))
-    assert parent_of(again.facts().pid) != os.getpid()
 
 
 async def test_f04_a_worker_held_still_is_ended_within_three_seconds(world: World) -> None:
@@ -401,89 +282,11 @@ async def test_a_cancelled_start_leaves_nothing(world: World) -> None:
     assert predictor.facts().pid is None
 
 
-async def test_libraries_that_start_threads_are_not_forked(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    # A prepared environment whose "numpy" has a thread of its own.
-    packages = world.root / "environment"
-    packages.mkdir()
-    (packages / "numpy.py").write_text(
-        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
-    )
-    caplog.set_level(logging.INFO, "argosy.handlers.nursery")
-    predictor = world.predictor("import numpy\n\ndef handle(data, context):\n    return data and [numpy.__file__]\n")
-    predictor._archive = msgspec.structs.replace(predictor._archive, environment=packages)
-    await predictor.start()
-    assert await bodies(predictor, request()) == [str(packages / "numpy.py").encode()]
-    assert [record.message for record in caplog.records] == ["a worker shares no imports"]
-
-
-async def test_forked_workers_draw_numbers_of_their_own(world: World) -> None:
-    pytest.importorskip("numpy")
-    source = """
-        import numpy.random
-        import random
-
-        def handle(data, context):
-            return data and [[numpy.random.random(), random.random()]]
-    """
-    first, second = [json.loads((await bodies(await world.started(source), request()))[0]) for _ in range(2)]
-    assert len({*first, *second}) == 4
-
-
 async def test_a_handler_that_floods_its_output_waits_for_the_reader_and_answers(world: World) -> None:
     worker = await world.started(PUPPET)
     started = time.process_time()
     assert await bodies(worker, do("flood")) == [b"flooded"]
     assert time.process_time() - started < 0.2  # seconds of the server's: the flood goes on for 0.3
-
-
-LIBRARIES_THAT_END_A_PROCESS = {
-    "exits": "raise SystemExit(3)",
-    "is killed": "if 'argosy.handlers.worker.nursery' in sys.orig_argv: os._exit(3)",
-}
-
-
-@pytest.mark.parametrize("how", LIBRARIES_THAT_END_A_PROCESS)
-async def test_a_library_that_ends_the_process_costs_no_other_worker(world: World, how: str) -> None:
-    packages = world.root / "environment"
-    packages.mkdir()
-    (packages / "numpy.py").write_text(f"import os, sys\n{LIBRARIES_THAT_END_A_PROCESS[how]}\n")
-    others = await world.started(PUPPET)
-    source = "try:\n    import numpy\nexcept SystemExit:\n    pass\ndef handle(data, context): return data and ['ok']\n"
-    for _ in range(2):
-        predictor = world.predictor(source)
-        predictor._archive = msgspec.structs.replace(predictor._archive, environment=packages)
-        await predictor.start()
-        assert await bodies(predictor, request()) == [b"ok"]
-    assert await bodies(others, do("pid"))
-
-
-async def test_more_starts_than_a_nursery_takes_at_once_wait(world: World) -> None:
-    packages = world.root / "environment"
-    packages.mkdir()
-    (packages / "numpy.py").write_text("import time\ntime.sleep(60)\n")
-    process = NurseryProcess(sys.executable, {}, packages)
-    ours, theirs = socket.socketpair()
-    starts = [asyncio.ensure_future(process.fork(("numpy",), theirs, 2)) for _ in range(1_000)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert process.is_alive
-    assert not [start for start in starts if start.done()]
-    for start in starts:
-        start.cancel()
-    await asyncio.gather(*starts, return_exceptions=True)
-    os.kill(process._process.pid, signal.SIGKILL)
-    await process.close()
-    ours.close()
-    theirs.close()
-
-
-async def test_a_lost_nursery_costs_its_workers_and_a_new_one_takes_over(world: World) -> None:
-    worker = await world.started(PUPPET)
-    os.kill(parent_of(worker.facts().pid), signal.SIGKILL)
-    async with asyncio.timeout(3):
-        assert isinstance(await worker.ended(), WorkerDied)
-        again = await world.started(PUPPET)
-    assert await bodies(again, do("pid"))
 
 
 async def test_metrics_of_a_handler_reach_the_server(world: World) -> None:
