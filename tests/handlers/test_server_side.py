@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ from argosy.handlers.instructions import gpu_of, load_command, threads_of
 from argosy.handlers.options import HandlerOptions
 from argosy.handlers.output import MAX_LINE_BYTES, OutputLines
 from argosy.handlers.preloading import imports_in, imports_of
-from argosy.handlers.processes import module_command
 from argosy.handlers.shims.contractions import CONTRACTION_MAP
 from argosy.handlers.shims.text_handler import Vocabulary
 from argosy.handlers.shims.text_utils import get_tokenizer, ngrams_iterator
@@ -31,13 +28,6 @@ from argosy.handlers.shims.util import load_label_mapping, map_class_to_label
 from argosy.handlers.shims.weights import WeightsKind, check_allowed, kind_of
 from argosy.handlers.worker.calls import PredictionException
 from argosy.handlers.worker.messages import COMMANDS, EVENTS, Answer, Describe, FrameBuffer, frame
-
-
-def test_what_the_server_can_import_its_workers_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "only_here.py").write_text("import sys; print(__name__, sys.flags.isolated, sys.argv[1:])")
-    monkeypatch.syspath_prepend(tmp_path)
-    done = subprocess.run(module_command(sys.executable, "only_here", "a", ""), capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("__main__ 1 ['a', '']\n", "")
 
 
 @given(numbers=st.lists(st.integers(0, 2**40), max_size=20), cuts=st.lists(st.integers(1, 7), min_size=1))

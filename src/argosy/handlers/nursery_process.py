@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
+from argosy.core.child_module import module_command
 from argosy.core.errors import EngineError, OutOfResources
-from argosy.handlers.processes import WorkerProcess, is_stopped, module_command
+from argosy.handlers.processes import WorkerProcess, is_stopped
 from argosy.handlers.worker.messages import MAX_PACKET_BYTES, NURSERY_EVENTS, Exited, Fork, Forked, Refused, packet
 
 _STDERR = 2

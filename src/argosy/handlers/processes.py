@@ -12,19 +12,13 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from argosy.core.child_module import module_command
 from argosy.core.errors import EngineError
 
 _REASON_SECONDS = 1.0
-# Isolated, so that neither variables nor the working directory say what is imported; but what the server itself can
-# import (it may come from PYTHONPATH or a user's own packages) is found there, too, behind the installation.
-_BOOT = (
-    "import runpy, sys; sys.path += [each for each in sys.argv.pop(1).split(':') if each not in sys.path]; "
-    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
-)
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -95,12 +89,6 @@ def spawn(python: str, environment: Mapping[str, str], theirs: socket.socket, ou
         return WorkerProcess(child.pid, os.pidfd_open(child.pid), child)
     except OSError as exc:
         raise EngineError(f"a worker's process cannot start: {exc}") from exc
-
-
-def module_command(python: str, module: str, *arguments: str) -> list[str]:
-    """The command line that runs a module of ours in that interpreter."""
-    known = ":".join(each for each in sys.path if Path(each).is_absolute())
-    return [python, "-I", "-c", _BOOT, known, module, *arguments]
 
 
 def is_stopped(pid: int) -> bool:

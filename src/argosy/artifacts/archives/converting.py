@@ -26,6 +26,7 @@ from argosy.artifacts.archives.creating import ArchivePlan, create_archive, requ
 from argosy.artifacts.archives.opening import copy_out
 from argosy.artifacts.archives.reading import CheckedArchive, read_archive, top_directory
 from argosy.artifacts.safetensors import read_safetensors
+from argosy.core.child_module import module_command
 from argosy.core.errors import ArtifactError, SpecError
 from argosy.core.model_archive import ArchiveManifest
 
@@ -129,7 +130,8 @@ def _convert_file(source: Path, name: str, files: dict[str, Path], home: Path) -
 
 def run_child(source: Path, target: Path, *, timeout_seconds: float = TIMEOUT_SECONDS) -> _ChildAnswer:
     """Convert one file in a confined process. Raises: ArtifactError if it died or took too long."""
-    command = [sys.executable, "-I", "-B", "-m", CHILD, str(source.absolute()), str(target.absolute())]
+    paths = (str(source.absolute()), str(target.absolute()))
+    command = module_command(sys.executable, CHILD, *paths, writes_bytecode=False)
     with subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
         command,
         stdin=subprocess.DEVNULL,
