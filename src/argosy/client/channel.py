@@ -55,10 +55,8 @@ def error_of(status: int, retry_after: str | None, body: bytes) -> ArgosyError:
     kind = next((each for each in _below(ArgosyError) if each.code == detail.reason), _BY_STATUS.get(status))
     if kind is None:
         kind = InvalidRequest if status < 500 else BackendError
-    if kind is Overloaded:
-        return Overloaded(message, retry_after_seconds=_seconds(retry_after))
-    if kind is Unavailable:
-        return Unavailable(message, retry_after_seconds=_seconds(retry_after))
+    if issubclass(kind, Overloaded | Unavailable):
+        return kind(message, retry_after_seconds=_seconds(retry_after))
     error = kind(message)
     error.param = detail.param
     return error

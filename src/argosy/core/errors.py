@@ -165,6 +165,8 @@ class WorkerDied(EngineError):
 class NotBegun(WorkerDied):
     """The worker ended before it looked at the request, which another one may therefore answer as if nothing was."""
 
+    code = "not_begun"
+
 
 class OutOfResources(EngineError):
     """A worker needed more memory than it may take."""
