@@ -12,10 +12,11 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from argosy.core.model import ModelFiles
 from argosy.evals.probe import process_tree, process_usage
@@ -74,6 +75,34 @@ def browser(smollm2_files: ModelFiles) -> Iterator[Browser]:
         opened = playwright.chromium.launch(executable_path=path, args=CHROMIUM_FLAGS)
         yield opened
         opened.close()
+
+
+@pytest.fixture
+def page_at(browser: Browser) -> Callable[..., AbstractContextManager[Page]]:
+    """A page on a phone, in a context of its own; a script error or a breach of the content policy fails the test."""
+
+    @contextmanager
+    def opened(url: str, **context_options: Any) -> Iterator[Page]:
+        size = {"width": 360, "height": 740}
+        context = browser.new_context(
+            **{"locale": "en-US", "color_scheme": "light", "viewport": size, **context_options}
+        )
+        page = context.new_page()
+        problems: list[str] = []
+
+        def note(message: ConsoleMessage) -> None:
+            # The browser logs every failed request as an error; the page tells those itself, and tests look at that.
+            if message.type == "error" and "Failed to load resource" not in message.text:
+                problems.append(message.text)
+
+        page.on("console", note)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.goto(url)
+        yield page
+        context.close()
+        assert problems == []
+
+    return opened
 
 
 @pytest.fixture(scope="module")

@@ -7,29 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 @pytest.fixture
-def page(browser: Browser, echo_server: str) -> Iterator[Page]:
-    """The chat page in a context of its own; a script error or a breach of the content policy fails the test."""
-    context = browser.new_context(locale="en-US", color_scheme="light", viewport={"width": 360, "height": 640})
-    opened = context.new_page()
-    problems: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        # The browser logs every failed request as an error; the page tells those itself, and tests look at that.
-        if message.type == "error" and "Failed to load resource" not in message.text:
-            problems.append(message.text)
-
-    opened.on("console", note)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.goto(echo_server)
-    yield opened
-    context.close()
-    assert problems == []
+def page(page_at: Callable[..., AbstractContextManager[Page]], echo_server: str) -> Iterator[Page]:
+    """The chat page."""
+    with page_at(echo_server, viewport={"width": 360, "height": 640}) as opened:
+        yield opened
 
 
 def ask(page: Page, text: str) -> None:

@@ -9,13 +9,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect
+from playwright.sync_api import Page, expect
 
 from argosy.core.inference_service import InferenceService
 from argosy.core.load_report import LATENCY_BOUNDS_SECONDS, GatewayReport, RevisionTraffic, ServiceTraffic
@@ -97,28 +97,10 @@ def control(tmp_path: Path) -> Iterator[Control]:
 
 
 @pytest.fixture
-def page(browser: Browser, control: Control) -> Iterator[Page]:
-    """The console of a browser that has logged in; a script error or a breach of the content policy fails the test."""
-    context = browser.new_context(
-        locale="en-US",
-        color_scheme="light",
-        viewport={"width": 360, "height": 740},
-        http_credentials={"username": "me", "password": control.live.key},
-    )
-    opened = context.new_page()
-    problems: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        # The browser logs every failed request as an error; the page tells those itself, and tests look at that.
-        if message.type == "error" and "Failed to load resource" not in message.text:
-            problems.append(message.text)
-
-    opened.on("console", note)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.goto(control.live.url)
-    yield opened
-    context.close()
-    assert problems == []
+def page(page_at: Callable[..., AbstractContextManager[Page]], control: Control) -> Iterator[Page]:
+    """The console of a browser that has logged in."""
+    with page_at(control.live.url, http_credentials={"username": "me", "password": control.live.key}) as opened:
+        yield opened
 
 
 def until(page: Page, condition: Callable[[], bool], seconds: float = 10) -> None:

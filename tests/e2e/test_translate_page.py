@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 T5 = Path(__file__).parents[2] / "examples" / "t5" / "model"
 pytest.importorskip("ctranslate2", reason="needs the extra [seq2seq]")
@@ -27,23 +27,10 @@ def address(
 
 
 @pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page on a phone; a script error or a breach of the content policy fails the test."""
-    context = browser.new_context(locale="en-US", color_scheme="light", viewport={"width": 360, "height": 740})
-    opened = context.new_page()
-    problems: list[str] = []
-
-    def note(message: ConsoleMessage) -> None:
-        # The browser logs every failed request as an error; the page tells those itself, and tests look at that.
-        if message.type == "error" and "Failed to load resource" not in message.text:
-            problems.append(message.text)
-
-    opened.on("console", note)
-    opened.on("pageerror", lambda error: problems.append(str(error)))
-    opened.goto(f"{address}/translate")
-    yield opened
-    context.close()
-    assert problems == []
+def page(page_at: Callable[..., AbstractContextManager[Page]], address: str) -> Iterator[Page]:
+    """The translation page."""
+    with page_at(f"{address}/translate") as opened:
+        yield opened
 
 
 def test_a_text_is_translated_swapped_and_translated_back(page: Page) -> None:
