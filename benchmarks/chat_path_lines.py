@@ -20,6 +20,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "argosy"
 CHAT_PATH = (
     "server/app.py",
     "web/edge.py",
+    "web/known_paths.py",
+    "web/exchange.py",
     "protocols/openai/chat.py",
     "protocols/openai/chat_request.py",
     "protocols/openai/decode.py",
