@@ -21,7 +21,7 @@ import uvloop
 
 import argosy
 from argosy.core.torchserve_spec import TorchServeSpec, check_torchserve_spec
-from argosy.protocols.torchserve import rejection
+from argosy.protocols.torchserve import Api, rejection
 from argosy.server.phases import StartPhases
 from argosy.server.torchserve.app import Apis, AppWiring, listeners, open_to_others
 from argosy.server.torchserve.draining import serve_to_the_end
@@ -29,6 +29,7 @@ from argosy.server.torchserve.loading import Loaded, load_all, wanted
 from argosy.server.torchserve.meters import open_meters, watch_queues
 from argosy.server.torchserve.models import TorchServeModels, open_models
 from argosy.server.torchserve.snapshots import Snapshots
+from argosy.server.translate_page import PAGE_PATH
 from argosy.web.lifecycle import Lifecycle
 from argosy.web.listener import Listener, bind
 from argosy.web.process import allow_open_files, calm_collector, start_logging
@@ -132,6 +133,8 @@ class _Life:
             say(warning)
         for apis, listener in self._listeners.items():
             say(f"{', '.join(sorted(apis))}: {listener.url}")
+            if Api.INFERENCE in apis and models.translations():
+                say(f"translation page: {listener.url}{PAGE_PATH}")
         say("Model server started.")
         logger.info("ready", extra={"models": len(loaded), "url": next(iter(self._listeners.values())).url})
 
