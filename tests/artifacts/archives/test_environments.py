@@ -243,7 +243,7 @@ def test_what_is_here_anyway_needs_no_preparing(tmp_path: Path) -> None:
         "msgspec>=0.1",
         f"msgspec=={here};python_version>'3'",
     ):
-        with pytest.raises(SpecError, match=r"argosy archive prepare echo\.mar"):
+        with pytest.raises(SpecError, match=r"`argosy archive prepare \S+echo\.mar --store \S+`"):
             find_environment(tmp_path / "echo.mar", f"msgspec\n{text}", (), tmp_path)
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import re
+import shlex
 import shutil
 import sys
 import sysconfig
@@ -80,9 +81,10 @@ def find_environment(path: Path, requirements: str, files: Collection[str], envi
     if not missing:
         return None
     shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+    command = shlex.join(["argosy", "archive", "prepare", str(path), "--store", str(environments.parent)])
     raise SpecError(
         f"{path.name} asks for packages ({shown}) and nothing is installed when a model is loaded: "
-        f"run `argosy archive prepare {path.name}` once, with the --store of the server, then load it again"
+        f"run `{command}` once, then load it again"
     )
 
 
