@@ -9,7 +9,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-TORCH = Path(__file__).parent / "torch"
+TORCH = Path(__file__).parent / "torch_files"  # A directory called "torch" would be found as the library.
 HANDLER = b"def handle(data, context):\n    return None if data is None else [row['body'] for row in data]\n"
 Files = dict[str, bytes]
 
