@@ -1,7 +1,7 @@
 """`argosy serve`: flags, or a YAML file, or both (flags win), into one `ServeSpec`, or a `TorchServeSpec` for archives.
 
-Each flag fills one field of the spec: the one of its own name, or the one `_PLACES` names. Flags keep vLLM's names
-where the meaning is vLLM's. Nothing is imported but `core` until the spec has been read.
+Each flag fills one field of the spec: the one of its own name, or the one that `spec_flags.py` names. Flags keep
+vLLM's names where the meaning is vLLM's. Nothing is imported but `core` until the spec has been read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from argosy.cli.spec_flags import WEB_PLACES, pairs, spec_from
+from argosy.cli.spec_flags import MODEL_PLACES, NETWORK_PLACES, WEB_PLACES, pairs, spec_from
 from argosy.cli.torchserve_options import (
     AllowContent,
     Compat,
@@ -42,37 +42,6 @@ from argosy.core.serve_spec import ServeSpec
 
 _SERVER = {"serve": "argosy.server.run:serve", "torchserve": "argosy.server.torchserve.run:serve_torchserve"}
 DEFAULT_MODEL = "smollm2"
-
-# Where a flag's value goes, if not to the field of its own name.
-_PLACES = {
-    **WEB_PLACES,
-    **{
-        name: ("limits", name)
-        for name in (
-            "max_waiting",
-            "max_waiting_tokens",
-            "max_queue_seconds",
-            "deadline_seconds",
-        )
-    },
-    **{
-        name: ("engine_settings", name)
-        for name in (
-            "device",
-            "max_model_len",
-            "max_num_seqs",
-            "max_num_batched_tokens",
-            "kv_cache_bytes",
-            "num_threads",
-            "enable_prefix_caching",
-            "engine_args",
-        )
-    },
-    **{name: ("network", name) for name in ("hf_endpoint", "ms_endpoint", "allow_private_addresses")},
-    "connections": ("network", "num_connections"),
-    "allow_source": ("allow_sources",),
-    "lora_modules": ("adapters",),
-}
 
 _SERVING = "Serving"
 _ENGINE = "Engine"
@@ -227,4 +196,11 @@ def serve_spec(config: Path | None, flags: dict[str, Any]) -> ServeSpec:
     for name in ("engine_args", "lora_modules"):
         if flags.get(name):
             flags[name] = pairs(name.replace("_", "-"), flags[name])
-    return spec_from(ServeSpec, "argosy serve", config, flags, places=_PLACES, defaults={"model": DEFAULT_MODEL})
+    return spec_from(
+        ServeSpec,
+        "argosy serve",
+        config,
+        flags,
+        places={**WEB_PLACES, **NETWORK_PLACES, **MODEL_PLACES},
+        defaults={"model": DEFAULT_MODEL},
+    )

@@ -26,6 +26,33 @@ WEB_PLACES: Mapping[str, Place] = {
     "max_body_bytes": ("limits", "max_body_bytes"),
     "max_connections": ("limits", "max_connections"),
 }
+# Those of the servers that fetch models.
+NETWORK_PLACES: Mapping[str, Place] = {
+    **{name: ("network", name) for name in ("hf_endpoint", "ms_endpoint", "allow_private_addresses")},
+    "connections": ("network", "num_connections"),
+    "allow_source": ("allow_sources",),
+}
+# Those that mean one model of an engine.
+MODEL_PLACES: Mapping[str, Place] = {
+    **{
+        name: ("engine_settings", name)
+        for name in (
+            "device",
+            "max_model_len",
+            "max_num_seqs",
+            "max_num_batched_tokens",
+            "kv_cache_bytes",
+            "num_threads",
+            "enable_prefix_caching",
+            "engine_args",
+        )
+    },
+    "lora_modules": ("adapters",),
+    **{
+        name: ("limits", name)
+        for name in ("max_waiting", "max_waiting_tokens", "max_queue_seconds", "deadline_seconds")
+    },
+}
 
 
 def spec_from(

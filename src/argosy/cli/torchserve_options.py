@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from argosy.cli.spec_flags import WEB_PLACES, Place, spec_from
+from argosy.cli.spec_flags import MODEL_PLACES, NETWORK_PLACES, WEB_PLACES, Place, spec_from
 from argosy.cli.terminal import note
 from argosy.core.environment import all_variables
 from argosy.core.errors import SpecError
@@ -98,51 +98,21 @@ _WITHOUT_EFFECT = {
     "disable_token_auth": "--disable-token-auth is always so: keys are needed only with --api-keys-file",
 }
 # Flags of `argosy serve` that mean a model of an engine.
-_OF_ENGINES = (
-    "served_model_name",
-    "engine",
-    "device",
-    "max_model_len",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "kv_cache_bytes",
-    "num_threads",
-    "enable_prefix_caching",
-    "engine_args",
-    "lora_modules",
-    "max_waiting",
-    "max_waiting_tokens",
-    "max_queue_seconds",
-    "deadline_seconds",
-)
-_OWN = (
-    "torchserve",
-    "model_store",
-    "load_models",
-    "compat",
-    "metrics_set",
-    "enable_model_api",
-    "show_causes",
-    "lame_duck",
-    "allow_content",
-    "worker_env",
-    "start",
-)
+_OF_ENGINES = ("served_model_name", "engine", *MODEL_PLACES)
 # Of ours, what is a field of the spec as it is.
 _FIELDS = (
     *("model_store", "compat", "metrics_set", "enable_model_api", "show_causes", "lame_duck", "allow_content"),
     "worker_env",
 )
+_OWN = (*_FIELDS, "torchserve", "load_models", "start")
 
 _PLACES: Mapping[str, Place] = {
     **WEB_PLACES,
-    "allow_source": ("allow_sources",),
+    **NETWORK_PLACES,
     "metrics_set": ("metrics_settings", "label_set"),
     "show_causes": ("shows_causes",),
     "lame_duck": ("lame_duck_seconds",),
     "worker_env": ("worker_variables",),
-    **{name: ("network", name) for name in ("hf_endpoint", "ms_endpoint", "allow_private_addresses")},
-    "connections": ("network", "num_connections"),
 }
 
 
